@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGE', 'SECRETS', 'PACKAGES', 'LEFT_BY_RUNS', 'BEFORE', 'AFTER', 'ATTENTION', 'UserError', 'suggest', 'root',
-           'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'scrub', 'versions',
-           'code_commit', 'hardware', 'peak_memory', 'open_run', 'write_manifest', 'now_utc', 'Stopwatch',
-           'chart_style']
+           'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'scrub', 'explain',
+           'job_parameters', 'versions', 'code_commit', 'hardware', 'peak_memory', 'open_run', 'write_manifest',
+           'now_utc', 'Stopwatch', 'chart_style']
 
 # %% ../nbs/00_core.ipynb #a7616119
 import contextlib, difflib, importlib.metadata, json, os, platform, resource, subprocess, sys, tempfile, time
@@ -111,6 +111,30 @@ def scrub(
         if value := os.environ.get(name): text = text.replace(value, "***")
     return text
 
+# %% ../nbs/00_core.ipynb #ba7a6be3
+def explain(
+    error,        # a `pydantic.ValidationError`
+    known=()      # names that exist, to suggest from
+)->str:           # one line per mistake
+    "Say in words what is wrong with the values that were given."
+    def one(e):
+        name = ".".join(map(str, e["loc"]))
+        if e["type"] == "extra_forbidden": return f"there is no parameter `{name}`.{suggest(name, known) or ' There are: ' + ', '.join(known)}"
+        return f"`{name}` is {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
+    return scrub("; ".join(one(e) for e in error.errors()))
+
+def job_parameters(
+    namespace:dict, # `globals()` of the notebook, after the parameters
+    before:set      # the names that existed before them
+)->dict:            # name → value, with the type that the parameters cell declares
+    "Read a job's parameters; `UserError` for an unknown name (the nearest is suggested) or a value of the wrong type."
+    import pydantic
+    types = namespace.get("__annotations__") or namespace["__annotate__"](1)  # Python 3.14 has the second
+    given = {k: v for k, v in namespace.items() if k not in before and not k.startswith("_")}
+    model = pydantic.create_model("Parameters", __config__={"extra": "forbid"}, **{k: (t, ...) for k, t in types.items() if k in given})
+    try: return dict(model(**given))
+    except pydantic.ValidationError as e: raise UserError(explain(e, list(types))) from None
+
 # %% ../nbs/00_core.ipynb #5744386d
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "jiwer", "librosa", "soundfile", "numpy", "papermill", "nbdev")
 
@@ -155,9 +179,9 @@ def open_run(
     import shutil
     out = resolve(out_dir)
     recipe = {k: v for k, v in recipe.items() if k != "out_dir"}  # a moved folder is the same run
-    started, finished = (out/"manifest.json").exists(), (out/"metrics.json").exists()
-    if started and not finished:
-        before = yaml.safe_load((out/"recipe.yaml").read_text()) | {"data_fingerprint": read_json(out/"manifest.json")["data_fingerprint"]}
+    manifest = read_json(out/"manifest.json") if (out/"manifest.json").exists() else {"finished": None}
+    if "finished" not in manifest:
+        before = yaml.safe_load((out/"recipe.yaml").read_text()) | {"data_fingerprint": manifest["data_fingerprint"]}
         now = json.loads(json.dumps(recipe)) | {"data_fingerprint": fingerprint}
         changed = [f"{k}: {before.get(k)!r} then, {now.get(k)!r} now" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         if changed: raise UserError(f"`{out_dir}` holds an unfinished run of something else ({'; '.join(changed)}); "
