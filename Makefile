@@ -24,11 +24,11 @@ define folder
   echo "UserError: cannot write $(OUT); choose another NAME, or make its folder writable" >&2; exit 1; }
 endef
 
-# $(1) notebook, $(2) recipe
+# $(1) notebook, $(2) recipe, if it takes one
 define execute
 $(folder)
-@echo "$(1) with $(2), into $(OUT)"
-@$(PAPERMILL) --cwd nbs $(1) "$(OUT)/$(notdir $(1))" -f $(2) -p out_dir "$(OUT)" $(EXTRA) $(ARGS)
+@echo "$(1)$(if $(2), with $(2)), into $(OUT)"
+@$(PAPERMILL) --cwd nbs $(1) "$(OUT)/$(notdir $(1))" $(if $(2),-f $(2)) -p out_dir "$(OUT)" $(EXTRA) $(ARGS)
 @$(BIN)/python -m whisper_tutorial.evaluation.report "$(OUT)"
 endef
 
@@ -57,10 +57,10 @@ known: # a mistyped name is said at once
 	@test -f "nbs/runs/$(JOB).ipynb" || { echo "UserError: there is no job $(JOB); there are: $(JOBS)" >&2; exit 1; }
 
 quickstart: $(STAMP) ## the main job: a small Whisper learns four accents, in minutes, offline; ends with before and after
-	$(call execute,nbs/quickstart.ipynb,nbs/recipes/quickstart.yaml)
+	$(call execute,nbs/quickstart.ipynb)
 
 run: known $(STAMP) ## a run of any recipe: make run RECIPE=quickstart NAME=mine JOB=finetune ARGS="-p seed 1"
-	$(call execute,nbs/runs/$(JOB).ipynb,nbs/recipes/$(RECIPE).yaml)
+	$(call execute,nbs/runs/$(JOB).ipynb,-f nbs/recipes/$(RECIPE).yaml)
 
 nano: JOB = pretrain
 nano: RECIPE = nano

@@ -64,7 +64,10 @@ class TrainingWindows(torch.utils.data.Dataset):
             f"a batch of {stage.batch_windows} windows cannot be cut into {self.micro_batches} micro-batches; "
             "raise `batch_windows`, or lower `gradient_accumulation` or `gpus`")
         while len(windows) < n_steps*stage.batch_windows:
-            windows += self._epoch(stage, may, seed=[self.seed, len(self.filled), epochs]); epochs += 1
+            planned = self._epoch(stage, may, seed=[self.seed, len(self.filled), epochs])
+            if not planned: raise UserError(f"no label of the {len(may)} clips that fit into {stage.seconds:g} s fits into {self.max_tokens} tokens; "
+                                            "`check_corpus` sets such clips aside")
+            windows += planned; epochs += 1
         windows = windows[:n_steps*stage.batch_windows]
         for step in range(n_steps):
             batch = windows[step*stage.batch_windows:(step + 1)*stage.batch_windows]
@@ -96,7 +99,7 @@ class TrainingWindows(torch.utils.data.Dataset):
     def window(self, seconds, members):
         "Make one window: its mel picture (n_mels, n_frames) and its label."
         n = round(seconds*SR)
-        wav = join([self.wav(i)[:n] for i, _ in members], [at for _, at in members], n)
+        wav = join([self.wav(i) for i, _ in members], [at for _, at in members], n)
         text = " ".join(self.texts[i].strip() for i, _ in members)
         return log_mel(wav, self.n_mels), encode_label(self.tokenizer, text, self.languages[members[0][0]], self.task)
 

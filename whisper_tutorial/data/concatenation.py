@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['POSITION_S', 'LOOKS', 'CLASSES', 'STRATEGIES', 'SLACK_S', 'FIRST_SHARE', 'STAGE_KEYS', 'in_order', 'narrow_room',
-           'best_fit', 'long_first', 'left_out', 'Plan', 'column', 'check_options', 'groups_of', 'lay_out',
-           'plan_windows', 'show_windows', 'join', 'Stage', 'short_batch', 'auto_stages', 'read_stage', 'check_length',
-           'is_number', 'resolve_windows']
+           'best_fit', 'long_first', 'left_out', 'Plan', 'column', 'check_options', 'groups_of', 'whole_units',
+           'lay_out', 'plan_windows', 'show_windows', 'join', 'Stage', 'short_batch', 'auto_stages', 'read_stage',
+           'check_length', 'is_number', 'resolve_windows']
 
 # %% ../../nbs/data/08_concatenation.ipynb #6ddb416d
 from collections import Counter
@@ -17,6 +17,7 @@ import numpy as np
 from ..core import UserError, suggest
 from ..speech.audio import HOP, SR
 
+# %% ../../nbs/data/08_concatenation.ipynb #902ffa56
 POSITION_S = 2*HOP/SR  # 0.02: one position of the encoder is two columns of the mel picture
 
 # %% ../../nbs/data/08_concatenation.ipynb #2ccf8a87
@@ -124,7 +125,7 @@ class Plan:
         ends = np.cumsum(np.bincount(self.window[clips], minlength=self.n_windows))
         return [part.tolist() for part in np.split(clips, ends)[:-1]]
 
-    def report(self)->dict: # `clips` = `joined` + `single` + `left_out`; `speed_up`: windows saved, as clips per window
+    def report(self)->dict: # `clips` = `joined` + `single` + `left_out`; `speed_up`: clips per window
         "Account for every clip."
         sizes = np.bincount(self.window[self.window >= 0], minlength=self.n_windows)
         single, inside, out = int((sizes == 1).sum()), int(sizes.sum()), int((self.window < 0).sum())
@@ -163,6 +164,7 @@ def check_options(strategy, window_s, max_tokens, gap_s, overhead_tokens, single
     if not 0 <= single_share <= 1: raise UserError(
         f"`single_share` is a share from 0 to 1, got {single_share}; 0.5 keeps half of the clips single")
 
+# %% ../../nbs/data/08_concatenation.ipynb #122e1500
 def groups_of(
     clips,          # whole numbers, shape (n,)
     strategy:str,
@@ -181,6 +183,18 @@ def groups_of(
         known = speaker[i] not in (None, "") and speaker[i] == speaker[i]  # NaN is not itself
         groups.setdefault(("known", speaker[i]) if known else ("unknown", i), []).append(i)
     return [np.array(group) for group in groups.values()]
+
+# %% ../../nbs/data/08_concatenation.ipynb #74ac32a1
+def whole_units(
+    duration_s, n_tokens,  # float64 (n_clips,)
+    fit,                   # the clips that some window can hold
+    window_ms:int, gap_ms:int
+)->tuple:                  # milliseconds with the gap behind, and tokens, int64 (n_clips,); 0 for the others
+    "Count what each clip takes of both budgets, rounded up."
+    ms, tokens = np.zeros(len(duration_s), dtype=np.int64), np.zeros(len(duration_s), dtype=np.int64)
+    ms[fit] = np.clip(np.ceil(duration_s[fit]*1000 - 1e-6), 1, window_ms) + gap_ms  # less than 1e-9 s is rounding noise
+    tokens[fit] = np.ceil(n_tokens[fit])
+    return ms, tokens
 
 def lay_out(
     windows:list,  # the clips of each window, from left to right
@@ -218,10 +232,9 @@ def plan_windows(
     reason = left_out(duration_s, n_tokens, window_s, max_tokens - overhead_tokens)
     fit = np.flatnonzero(reason == None)  # elementwise
     window_ms, gap_ms = int(window_s*1000 + 1e-6), int(np.ceil(gap_s*1000 - 1e-6))
-    ms, tokens = np.zeros(len(reason), dtype=np.int64), np.zeros(len(reason), dtype=np.int64)
-    ms[fit] = np.clip(np.ceil(duration_s[fit]*1000 - 1e-6), 1, window_ms) + gap_ms
-    tokens[fit] = np.ceil(n_tokens[fit])
+    ms, tokens = whole_units(duration_s, n_tokens, fit, window_ms, gap_ms)
     holds = window_ms + gap_ms, int(max_tokens - overhead_tokens)  # the last clip's gap lies behind the window
+
     rng = np.random.default_rng(seed)
     n_single = len(fit) if strategy == "single" else round(single_share*len(fit))
     single, rest = np.split(rng.permutation(fit), [n_single])
@@ -356,7 +369,7 @@ def is_number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
 
 # %% ../../nbs/data/08_concatenation.ipynb #c5daf956
 def resolve_windows(
-    windows,           # None, "auto", or stages such as [{"share": 0.7, "seconds": 3.5}, {"share": 0.3, "seconds": None}]
+    windows,           # None, "auto", or stages like [{"share": 0.7, "seconds": 3.5}, {"share": 0.3, "seconds": None}]
     duration_s,        # seconds of each training clip, shape (n_clips,); None or NaN: unknown
     window_s:float,    # the model's window in seconds
     batch_windows:int  # windows per step at that length

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['audio_context', 'load_model', 'new_model', 'save_model', 'DenseTrainer', 'trainer_for', 'Run', 'start', 'thin',
            'take_probe', 'baseline', 'decode', 'write_hypotheses', 'read_hypotheses', 'Progress', 'read_log',
-           'heldout_loss', 'last_checkpoint', 'total_steps', 'train', 'interpolate', 'compare', 'results', 'finish',
-           'finetune']
+           'heldout_loss', 'last_checkpoint', 'total_steps', 'train', 'interpolate', 'results', 'finish', 'finetune']
 
 # %% ../../nbs/training/03_finetune.ipynb #621a7168
 import contextlib, json, math, shutil
@@ -20,13 +19,13 @@ from tqdm.auto import tqdm
 from transformers import (GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, WhisperConfig, WhisperFeatureExtractor,
                           WhisperForConditionalGeneration, WhisperProcessor, PrinterCallback, set_seed)
 
-from ..core import (Stopwatch, UserError, atomic, now_utc, open_run, pick_device, read_json, resolve, write_json, write_manifest,
-                                   write_text)
+from ..core import (Stopwatch, UserError, atomic, now_utc, open_run, pick_device, read_json, resolve, suggest, write_json,
+                                   write_manifest, write_text)
 from ..data.batches import TrainingWindows, collate
 from ..data.checks import check_corpus, write_quarantine
 from ..data.concatenation import plan_windows, resolve_windows
 from ..data.corpus import fingerprint, load_corpus, select, split_corpus
-from ..evaluation.metrics import score
+from ..evaluation.metrics import score, score_groups
 from ..evaluation.report import write_report
 from ..evaluation.transcribe import transcribe
 from ..speech.text import count_tokens, load_tokenizer, new_tokenizer
@@ -179,7 +178,8 @@ def start(
         write_quarantine(quarantined, out/"quarantine.csv")
         if not len(kept): raise UserError(f"all {len(corpus)} clips are quarantined; {out/'quarantine.csv'} says why, the first: {quarantined[0]['reason']}")
         sets, notes = split_corpus(kept, r.seed)
-        sets |= take_probe(sets["test"], r.probe)
+        sets["test"], sets["probe"] = take_probe(sets["test"], r.probe)
+        if r.probe and not len(sets["probe"]): notes.append(f"no clip of the test split agrees with `probe` = {r.probe}; nothing is reported apart")
         if r.smoke: sets = {k: thin(s, 32 if k == "train" else 4) for k, s in sets.items()}
         for name in ("train", "test"):
             if not len(sets[name]): raise UserError(f"the {name} split is empty; it needs clips to {'train' if name == 'train' else 'measure'} on: "
@@ -193,12 +193,17 @@ def thin(clips, n:int):
     "Take `n` clips evenly from the whole."
     return clips.select(np.unique(np.linspace(0, len(clips) - 1, min(n, len(clips))).round().astype(int)))
 
-def take_probe(test, probe)->dict: # {"test": …, "probe": …}
+def take_probe(
+    test,
+    probe # column → value or values; other than `where`, it may name values that this corpus does not have
+)->tuple: # test without the probe, the probe
     "Take the rows of `probe` out of the test split."
-    if not probe: return dict(test=test, probe=test.select([]))
-    inside = set(select(test, {k: v for k, v in probe.items()})["id"])
-    mask = np.array([i in inside for i in test["id"]], dtype=bool)
-    return dict(test=test.select(np.flatnonzero(~mask)), probe=test.select(np.flatnonzero(mask)))
+    mask = np.full(len(test), bool(probe))
+    for column, wanted in (probe or {}).items():
+        if column not in test.column_names: raise UserError(
+            f"`probe` names the column `{column}`; there are {', '.join(test.column_names)}.{suggest(column, test.column_names)}")
+        mask &= [v in (wanted if isinstance(wanted, list) else [wanted]) for v in test[column]]
+    return test.select(np.flatnonzero(~mask)), test.select(np.flatnonzero(mask))
 
 # %% ../../nbs/training/03_finetune.ipynb #48527fe7
 def baseline(run:Run)->pd.DataFrame: # hypotheses: id, set, speaker, accent, reference, before, after
@@ -324,32 +329,22 @@ def interpolate(run:Run):
     old = dict(load_model(run.recipe.model)[0].named_parameters())
     for name, p in run.model.named_parameters(): p.lerp_(old[name].to(p), 1 - run.recipe.interpolate)
 
-# %% ../../nbs/training/03_finetune.ipynb #4c30e7ed
-def compare(
-    table:pd.DataFrame, # rows of `hypotheses.csv`
-    language:str
-)->dict: # {"before": …, "after": …}, the keys of `score`
-    "Score both columns; what was not measured is null."
-    def one(column):
-        missing = table[column].isna().any()
-        found = score(table["reference"], table["reference"] if missing else table[column], language, table["speaker"])
-        return {k: None if missing and not k.startswith(("n_", "ci_")) else v for k, v in found.items()}
-    return {column: one(column) for column in ("before", "after")}
-
+# %% ../../nbs/training/03_finetune.ipynb #77637737
 def results(
     table:pd.DataFrame, # hypotheses
     windows:list,       # `TrainingWindows.filled`
     log:list,           # lines of `metrics.jsonl`
-    language:str
+    language:str        # whose normaliser
 )->dict:                # what `metrics.json` holds
-    "Turn hypotheses and log into the result."
+    "Turn hypotheses and log into the result; what was not measured is null."
+    measured = tuple(c for c in ("before", "after") if table[c].notna().all())
+    unknown = {c: dict.fromkeys(score(["a"], ["a"])) for c in ("before", "after")}
+    def scores(part): return unknown | {c: score(part["reference"], part[c], language, part["speaker"]) for c in measured}
     test, probe = (table[table["set"] == name] for name in ("test", "probe"))
-    groups = {a: compare(part, language) | {"n_clips": len(part)} for a, part in test.groupby("accent")}  # unknown accents are in no group
-    sound = sum(w["audio_s"] for w in windows)
-    room = sum(w["steps"]*w["batch_windows"]*w["seconds"] for w in windows)
-    return compare(test, language) | dict(
-        by_group={"accent": groups}, probe=compare(probe, language) if len(probe) else None,
-        train=dict(steps=sum(w["steps"] for w in windows), audio_s=round(sound, 2), fill=sound/room, final_loss=log[-1]["loss"]))
+    groups = {name: unknown | found for name, found in score_groups(test, "accent", language, measured).items()}
+    sound, room = sum(w["audio_s"] for w in windows), sum(w["steps"]*w["batch_windows"]*w["seconds"] for w in windows)
+    return scores(test) | dict(by_group={"accent": groups}, probe=scores(probe) if len(probe) else None,
+                               train=dict(steps=sum(w["steps"] for w in windows), audio_s=round(sound, 2), fill=sound/room, final_loss=log[-1]["loss"]))
 
 def finish(
     run:Run,

@@ -1,0 +1,44 @@
+"What the tests share: where the project is, and how a user would call it."
+import json, os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing that is tested may need a network
+os.environ.setdefault("MPLBACKEND", "agg")
+for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"): os.environ.pop(name, None)  # of `make test` itself
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="every notebook under papermill too, slow cells included")
+
+
+@pytest.fixture
+def everything(request): return request.config.getoption("--all")
+
+
+def sh(*args, cwd=ROOT, **env):
+    "Run a command; its two streams come back as one text, in the order in which a user sees them."
+    done = subprocess.run([str(a) for a in args], cwd=cwd, env=os.environ | env, text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done.text = "\n".join(line.split("\r")[-1] for line in done.stdout.splitlines())  # progress bars as they end
+    return done
+
+
+def make(target, **variables):
+    "Call make as a user would, in the environment in which the tests run, without installing anything."
+    venv = BIN.parent
+    return sh("make", "--no-print-directory", "-o", f"{venv}/installed", target, f"VENV={venv}", *(f"{k}={v}" for k, v in variables.items()))
+
+
+def cells(notebook): return json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell): return "".join(cell["source"])
+
+
+NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(ROOT).parts))
+JOBS = [p for p in NOTEBOOKS if any("parameters" in c["metadata"].get("tags", []) for c in cells(p))]
+CHAPTERS = [p for p in NOTEBOOKS if p not in JOBS]

@@ -1,0 +1,130 @@
+"What a user can get wrong: one clear message each, and an exit code that is not 0. Bad clips are counted, and stop nothing."
+import csv, json, shutil
+
+import numpy as np, pytest, soundfile
+from conftest import BIN, ROOT, make, sh
+from whisper_tutorial import UserError
+from whisper_tutorial.data.corpus import load_corpus, select
+from whisper_tutorial.training import finetune as ft
+from whisper_tutorial.training.recipe import load_recipe
+
+SMOKE = "-y 'smoke: true'"
+
+
+def refused(done):
+    "The message of a run that ended with a `UserError`; make adds a line of its own."
+    assert done.returncode != 0, done.text
+    lines = [l for l in done.text.splitlines() if not l.startswith("make: ***")]
+    assert lines[-1].startswith("UserError: "), done.text
+    assert "Traceback" not in done.text
+    return lines[-1]
+
+
+@pytest.mark.parametrize("args, message", [
+    ("-p lerning_rate 1e-4", "there is no parameter `lerning_rate`. Did you mean `learning_rate`?"),
+    ("-p steps many", "`steps` is 'many': "),
+    ("-y 'stesp: 5' -y 'seeed: 1' -p learning_rate fast", "Did you mean `steps`?"),
+    ("-p data folder:no/such/folder", "no/such/folder` does not exist")])
+def test_a_run_is_refused(args, message, tmp_path):
+    said = refused(make("run", OUT=tmp_path/"run", ARGS=args))
+    assert message in said, said
+    assert not (tmp_path/"run"/"metrics.json").exists()
+
+
+def test_all_mistakes_are_said_at_once(tmp_path):
+    with pytest.raises(UserError) as e: load_recipe(stesp=5, learning_rate="fast", task="sing")
+    for part in ("Did you mean `steps`?", "`learning_rate` is 'fast'", "`task` is 'sing'"): assert part in str(e.value)
+
+
+def test_a_misspelt_key_in_a_recipe(tmp_path):
+    recipe = tmp_path/"mine.yaml"
+    recipe.write_text("steps: 3\nbatch_window: 8\n")
+    assert "Did you mean `batch_windows`?" in refused(make("run", OUT=tmp_path/"run", ARGS=f"-f {recipe}"))
+    with pytest.raises(UserError, match="Did you mean `batch_windows`"): load_recipe(recipe)
+
+
+@pytest.mark.parametrize("job", ["quickstart.ipynb", "runs/pretrain.ipynb", "runs/make_accents.ipynb"])
+def test_every_job_refuses_an_unknown_name(job, tmp_path):
+    done = sh(BIN/"papermill", "--no-progress-bar", "--cwd", "nbs", f"nbs/{job}", tmp_path/"out.ipynb", "-p", "seeed", "1", "-p", "out_dir", tmp_path/"run",
+              JUPYTER_PREFER_ENV_PATH="1")
+    assert done.returncode != 0 and done.text.splitlines()[-1].startswith("UserError: there is no parameter `seeed`. Did you mean `seed`?"), done.text
+    assert not (tmp_path/"run").exists()
+
+
+def test_papermill_hands_values_on_as_text(tmp_path):
+    "YAML's 5e-5 and `-p smoke false` arrive as strings; both mean what they say."
+    recipe = load_recipe(steps=1, learning_rate="5e-5", smoke="false")
+    assert recipe.learning_rate == 5e-5 and recipe.smoke is False
+
+
+def start(tmp_path, **values): return ft.start(load_recipe("quickstart", **{"smoke": True, "out_dir": str(tmp_path/"run")} | values))
+
+
+def empty(tmp_path): (tmp_path/"empty").mkdir(); (tmp_path/"empty"/"notes.txt").write_text("nothing"); return tmp_path/"empty"
+
+
+def no_weights(tmp_path):
+    shutil.copytree(ROOT/"data"/"nano", tmp_path/"nano", ignore=shutil.ignore_patterns("*.safetensors"))
+    return tmp_path/"nano"
+
+
+def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
+
+
+@pytest.mark.parametrize("values, message", [
+    (lambda t: dict(data=f"folder:{t}/nowhere"), "does not exist"),
+    (lambda t: dict(data=f"folder:{empty(t)}"), "holds no audio"),
+    (lambda t: dict(data="foldr:data/accents"), "Did you mean `folder`?"),
+    (lambda t: dict(model=str(no_weights(t))), "holds no weights"),
+    (lambda t: dict(model=str(t/"nowhere")), "cannot load a Whisper from"),
+    (lambda t: dict(out_dir=f"{a_file(t)}/run"), "choose another `out_dir`"),
+    (lambda t: dict(where={"acent": "German"}), "Did you mean `accent`?"),
+    (lambda t: dict(where={"accent": "Germn"}), "German"),
+    (lambda t: dict(probe={"accent": "Martian"}), "Martian"),
+    (lambda t: dict(language="xx"), "xx")], ids=lambda v: None if callable(v) else v)
+def test_start_refuses(values, message, tmp_path):
+    with pytest.raises(UserError) as e: start(tmp_path, **values(tmp_path))
+    assert message in str(e.value), str(e.value)
+
+
+def test_an_unfinished_run_of_something_else_is_kept(tmp_path):
+    run = start(tmp_path)
+    before = (run.out/"recipe.yaml").read_bytes()
+    with pytest.raises(UserError, match="seed: 0 then, 1 now"): start(tmp_path, seed=1)
+    with pytest.raises(UserError, match="data_fingerprint"): start(tmp_path, where={"split": ["train", "test"], "accent": ["German", "American"]})
+    assert (run.out/"recipe.yaml").read_bytes() == before
+    assert start(tmp_path).continued
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "Twenty good clips, and one of each kind that cannot be trained on."
+    corpus, lines = select(load_corpus("common_voice:data/accents"), {"accent": "German"}), ["file_name,text,split,speaker"]
+    made = tmp_path/"clips"; made.mkdir()
+    for split, n in (("train", 12), ("test", 8)):
+        for row in select(corpus, {"split": split}).select(range(n)):
+            shutil.copy(row["audio"]["path"], made)
+            lines.append(f'{row["id"]}.mp3,"{row["text"]}",{split},{row["speaker"]}')
+    (made/"broken.mp3").write_bytes(b"this is not sound"*99)
+    soundfile.write(made/"long.wav", np.random.default_rng(0).normal(0, .01, 31*16_000), 16_000)
+    shutil.copy(next(made.glob("common_voice*.mp3")), made/"silent.mp3")
+    lines += ["broken.mp3,Hello.,train,a", "long.wav,Hello.,train,a", "silent.mp3,,train,a", "gone.wav,Hello.,test,a"]
+    (made/"metadata.csv").write_text("\n".join(lines) + "\n")
+    return made
+
+
+def test_bad_clips_are_counted_in_a_run_that_succeeds(folder, tmp_path):
+    done = make("run", OUT=tmp_path/"run", ARGS=f"{SMOKE} -p data folder:{folder} -y 'probe: null'")
+    assert done.returncode == 0, done.text
+    table = list(csv.DictReader((tmp_path/"run"/"quarantine.csv").open()))
+    assert {r["id"]: r["reason"].split(":")[0] for r in table} == {
+        "broken.mp3": "cannot be decoded", "long.wav": "longer than the window", "silent.mp3": "empty transcript", "gone.wav": "file not found"}
+    clips = json.loads((tmp_path/"run"/"manifest.json").read_text())["clips"]
+    assert clips["quarantined"] == 4
+    assert "quarantined: 4" in done.text
+    assert "longer than the window" in (tmp_path/"run"/"report.html").read_text()
+
+
+def test_a_corpus_of_bad_clips_only(folder, tmp_path):
+    for clip in folder.glob("common_voice*.mp3"): clip.unlink()
+    with pytest.raises(UserError, match="all 24 clips are quarantined"): start(tmp_path, data=f"folder:{folder}", probe=None)
