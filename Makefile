@@ -24,7 +24,7 @@ define folder
   echo "UserError: cannot write $(OUT); choose another NAME, or make its folder writable" >&2; exit 1; }
 endef
 
-# $(1) notebook, $(2) recipe, if it takes one
+# $(1) notebook, $(2) its recipe, unless it reads that itself
 define execute
 $(folder)
 @echo "$(1)$(if $(2), with $(2)), into $(OUT)"
@@ -60,7 +60,7 @@ quickstart: $(STAMP) ## the main job: a small Whisper learns four accents, in mi
 	$(call execute,nbs/quickstart.ipynb)
 
 run: known $(STAMP) ## a run of any recipe: make run RECIPE=quickstart NAME=mine JOB=finetune ARGS="-p seed 1"
-	$(call execute,nbs/runs/$(JOB).ipynb,-f nbs/recipes/$(RECIPE).yaml)
+	$(call execute,nbs/runs/$(JOB).ipynb,nbs/recipes/$(RECIPE).yaml)
 
 nano: JOB = pretrain
 nano: RECIPE = nano
@@ -78,13 +78,13 @@ test: $(STAMP) ## prove that the project works: about ten minutes
 test-all: $(STAMP) ## the same with every notebook under papermill too, slow cells included
 	$(BIN)/python -m pytest --all $(ARGS)
 
-notebooks: $(STAMP) ## execute the chapters in place, and clean them
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(CHAPTERS)
+notebooks: $(STAMP) ## export the package, execute the chapters in place, and clean them
 	$(BIN)/nbdev_export
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(CHAPTERS)
 	$(BIN)/nbdev_clean
 
 readme: $(STAMP) ## make README.md of nbs/index.ipynb
-	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --stdout nbs/index.ipynb | \
+	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --no-input --stdout nbs/index.ipynb | \
 	  sed -E -e 's#\]\(([a-zA-Z0-9_./-]*)\)#](nbs/\1)#g' -e 's#(src=")([a-zA-Z0-9_./-]*")#\1nbs/\2#g' > README.new
 	@test -s README.new && mv README.new README.md
 

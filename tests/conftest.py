@@ -1,5 +1,5 @@
 "What the tests share: where the project is, and how a user would call it."
-import json, os, subprocess, sys
+import json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,20 @@ def make(target, **variables):
     "Call make as a user would, in the environment in which the tests run, without installing anything."
     venv = BIN.parent
     return sh("make", "--no-print-directory", "-o", f"{venv}/installed", target, f"VENV={venv}", *(f"{k}={v}" for k, v in variables.items()))
+
+
+def own_recordings(folder, accents=("German",), **splits):
+    "A folder of clips as a user brings it: some of the embedded ones, with a metadata.csv. Give the clips of each accent, by split."
+    from whisper_tutorial.data.corpus import load_corpus, select
+    corpus, lines = load_corpus("common_voice:data/accents"), ["file_name,text,split,speaker,accent"]
+    folder.mkdir()
+    for accent in accents:
+        for split, n in splits.items():
+            for row in select(corpus, {"accent": accent, "split": split}).select(range(n)):
+                shutil.copy(row["audio"]["path"], folder)
+                lines.append(f'{row["id"]}.mp3,"{row["text"]}",{split},{row["speaker"]},{accent}')
+    (folder/"metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def cells(notebook): return json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]

@@ -1,10 +1,9 @@
 "What a user can get wrong: one clear message each, and an exit code that is not 0. Bad clips are counted, and stop nothing."
-import csv, json, shutil
+import csv, json, re, shutil
 
 import numpy as np, pytest, soundfile
-from conftest import BIN, ROOT, make, sh
+from conftest import BIN, ROOT, make, own_recordings, sh
 from whisper_tutorial import UserError
-from whisper_tutorial.data.corpus import load_corpus, select
 from whisper_tutorial.training import finetune as ft
 from whisper_tutorial.training.recipe import load_recipe
 
@@ -14,7 +13,7 @@ SMOKE = "-y 'smoke: true'"
 def refused(done):
     "The message of a run that ended with a `UserError`; make adds a line of its own."
     assert done.returncode != 0, done.text
-    lines = [l for l in done.text.splitlines() if not l.startswith("make: ***")]
+    lines = [l for l in done.text.splitlines() if l and not l.startswith("make: ***")]
     assert lines[-1].startswith("UserError: "), done.text
     assert "Traceback" not in done.text
     return lines[-1]
@@ -57,14 +56,14 @@ def test_papermill_hands_values_on_as_text(tmp_path):
     assert recipe.learning_rate == 5e-5 and recipe.smoke is False
 
 
-def start(tmp_path, **values): return ft.start(load_recipe("quickstart", **{"smoke": True, "out_dir": str(tmp_path/"run")} | values))
+def start(tmp_path, **values): return ft.start(load_recipe("quickstart", **{"out_dir": str(tmp_path/"run")} | values))
 
 
-def empty(tmp_path): (tmp_path/"empty").mkdir(); (tmp_path/"empty"/"notes.txt").write_text("nothing"); return tmp_path/"empty"
+def empty(tmp_path): (tmp_path/"empty").mkdir(exist_ok=True); (tmp_path/"empty"/"notes.txt").write_text("nothing"); return tmp_path/"empty"
 
 
 def no_weights(tmp_path):
-    shutil.copytree(ROOT/"data"/"nano", tmp_path/"nano", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(ROOT/"data"/"nano", tmp_path/"nano", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
     return tmp_path/"nano"
 
 
@@ -80,11 +79,20 @@ def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
     (lambda t: dict(out_dir=f"{a_file(t)}/run"), "choose another `out_dir`"),
     (lambda t: dict(where={"acent": "German"}), "Did you mean `accent`?"),
     (lambda t: dict(where={"accent": "Germn"}), "German"),
-    (lambda t: dict(probe={"accent": "Martian"}), "Martian"),
-    (lambda t: dict(language="xx"), "xx")], ids=lambda v: None if callable(v) else v)
+    (lambda t: dict(where={"split": "test"}), "the train split is empty"),
+    (lambda t: dict(language="xx"), "`xx`")], ids=lambda v: "" if callable(v) else v)
 def test_start_refuses(values, message, tmp_path):
+    "Before anything is paid. And what was refused has not begun: the corrected command is not taken for another run."
     with pytest.raises(UserError) as e: start(tmp_path, **values(tmp_path))
     assert message in str(e.value), str(e.value)
+    if "out_dir" not in values(tmp_path): assert not start(tmp_path).continued
+
+
+@pytest.mark.parametrize("values, message", [
+    (dict(data="foldr:data/accents"), "Did you mean `folder`?"), (dict(model="data/nnao"), "data/nnao"), (dict(model="/no/such/folder"), "/no/such/folder")])
+def test_smoke_hides_no_mistake(values, message, tmp_path):
+    "Only what needs a network is replaced."
+    with pytest.raises(UserError, match=re.escape(message)): start(tmp_path, smoke=True, **values)
 
 
 def test_an_unfinished_run_of_something_else_is_kept(tmp_path):
@@ -99,17 +107,13 @@ def test_an_unfinished_run_of_something_else_is_kept(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     "Twenty good clips, and one of each kind that cannot be trained on."
-    corpus, lines = select(load_corpus("common_voice:data/accents"), {"accent": "German"}), ["file_name,text,split,speaker"]
-    made = tmp_path/"clips"; made.mkdir()
-    for split, n in (("train", 12), ("test", 8)):
-        for row in select(corpus, {"split": split}).select(range(n)):
-            shutil.copy(row["audio"]["path"], made)
-            lines.append(f'{row["id"]}.mp3,"{row["text"]}",{split},{row["speaker"]}')
+    made = own_recordings(tmp_path/"clips", train=12, test=8)
     (made/"broken.mp3").write_bytes(b"this is not sound"*99)
     soundfile.write(made/"long.wav", np.random.default_rng(0).normal(0, .01, 31*16_000), 16_000)
     shutil.copy(next(made.glob("common_voice*.mp3")), made/"silent.mp3")
-    lines += ["broken.mp3,Hello.,train,a", "long.wav,Hello.,train,a", "silent.mp3,,train,a", "gone.wav,Hello.,test,a"]
-    (made/"metadata.csv").write_text("\n".join(lines) + "\n")
+    with open(made/"metadata.csv", "a") as f:
+        for name, text, split in (("broken.mp3", "Hello.", "train"), ("long.wav", "Hello.", "train"), ("silent.mp3", "", "train"), ("gone.wav", "Hello.", "test")):
+            f.write(f"{name},{text},{split},anna,German\n")
     return made
 
 

@@ -183,6 +183,22 @@ def test_links_between_chapters_lead_somewhere():
                 assert (path.parent/link).exists(), f"{path.relative_to(ROOT)} links to {link}"
 
 
+SITE = """
+import sys
+from execnb.nbio import read_nb
+from nbdev.processors import FilterDefaults
+for name in sys.argv[1:]:
+    try: FilterDefaults()(read_nb(name))
+    except Exception as e: print(f"FAILED {name}: {e}{e.__cause__!r}")
+"""
+
+
+def test_the_site_can_be_made():
+    "nbdev_docs runs the exported cells and every cell with an import, and no other: an import beside code that needs other cells breaks the site."
+    done = sh(sys.executable, "-W", "ignore", "-c", SITE, *CHAPTERS)
+    assert done.returncode == 0 and "FAILED" not in done.text, done.text
+
+
 def test_the_readme_is_the_index(copy):
     before = (copy/"README.md").read_text()
     done = sh("make", "-o", f"{BIN.parent}/installed", "readme", f"VENV={BIN.parent}", cwd=copy)

@@ -44,7 +44,7 @@ def asset(
     for place in places:
         if place.exists(): return place
     known = sorted(p.name for place in places if place.parent.is_dir() for p in place.parent.iterdir() if p.is_dir())
-    raise UserError(f"the project ships no asset `{name}`; it ships {', '.join(known) or 'none'}.{suggest(name, known)}")
+    raise UserError(f"the project ships no asset `{name}`; it has {', '.join(known) or 'none'}.{suggest(name, known)}")
 
 def resolve(
     path # absolute, or relative to the project's root
@@ -65,9 +65,10 @@ def pick_device(
     "Choose the device; `UserError` if `name` is not on this machine."
     import torch  # here, because a reader of results need not wait for torch
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto": return next(k for k, ok in there.items() if ok)
-    if not there.get(name): raise UserError(
-        f"device `{name}` is not available here; choose one of {', '.join(k for k, ok in there.items() if ok)}, or `auto`")
+    usable = [k for k, ok in there.items() if ok]
+    if name == "auto": return usable[0]
+    if name not in usable: raise UserError(
+        f"device `{name}` is not available here; choose one of {', '.join(usable)}, or `auto`")
     return name
 
 # %% ../nbs/00_core.ipynb #1153fccb
@@ -75,13 +76,14 @@ def pick_device(
 def atomic(
     path # the file that appears, whole, when the block ends
 ):
-    "Give a temporary path beside `path`; rename it at the end, delete it after an error. `UserError` if the folder cannot be written."
+    "Give a temporary path beside `path`, renamed at the end, deleted after an error; `UserError` if it cannot be made."
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as e:
-        raise UserError(f"cannot write in `{path.parent}` ({e.strerror}); choose another `out_dir`, or make it writable") from e
+        raise UserError(
+            f"cannot write in `{path.parent}` ({e.strerror}); choose another `out_dir`, or make it writable") from e
     os.close(handle); tmp = Path(tmp)
     umask = os.umask(0); os.umask(umask)
     try:
@@ -119,7 +121,9 @@ def explain(
     "Say in words what is wrong with the values that were given."
     def one(e):
         name = ".".join(map(str, e["loc"]))
-        if e["type"] == "extra_forbidden": return f"there is no parameter `{name}`.{suggest(name, known) or ' There are: ' + ', '.join(known)}"
+        if e["type"] == "extra_forbidden":
+            remedy = suggest(name, known) or " There are: " + ", ".join(known)
+            return f"there is no parameter `{name}`.{remedy}"
         return f"`{name}` is {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
     return scrub("; ".join(one(e) for e in error.errors()))
 
@@ -131,23 +135,28 @@ def job_parameters(
     import pydantic
     types = namespace.get("__annotations__") or namespace["__annotate__"](1)  # Python 3.14 has the second
     given = {k: v for k, v in namespace.items() if k not in before and not k.startswith("_")}
-    model = pydantic.create_model("Parameters", __config__={"extra": "forbid"}, **{k: (t, ...) for k, t in types.items() if k in given})
+    fields = {k: (t, ...) for k, t in types.items() if k in given}
+    model = pydantic.create_model("Parameters", __config__={"extra": "forbid"}, **fields)
     try: return dict(model(**given))
     except pydantic.ValidationError as e: raise UserError(explain(e, list(types))) from None
 
-# %% ../nbs/00_core.ipynb #5744386d
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "jiwer", "librosa", "soundfile", "numpy", "papermill", "nbdev")
+# %% ../nbs/00_core.ipynb #8ec8d6cc
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "jiwer", "librosa", "soundfile", "numpy",
+            "papermill", "nbdev")
 
 def versions()->dict: # package → version
     "List the versions of what a result depends on."
     found = {"python": platform.python_version(), "whisper-tutorial": whisper_tutorial.__version__}
     for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError): found[name] = importlib.metadata.version(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 def code_commit()->str|None: # the git commit, with "+changes" if files differ from it; `None` outside a checkout
     "Name the commit of the code that runs."
-    def git(*args): return subprocess.run(["git", "-C", PACKAGE.parent, *args], capture_output=True, text=True, check=True).stdout.strip()
+    def git(*args):
+        done = subprocess.run(["git", "-C", PACKAGE.parent, *args], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     if not (PACKAGE.parent/".git").exists(): return None
     try: return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError): return None  # no git, or no commit yet
@@ -166,16 +175,16 @@ def peak_memory()->int: # bytes: of the process, plus what torch held on GPUs
     gpu = sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*unit + gpu
 
-# %% ../nbs/00_core.ipynb #057f23b8
-LEFT_BY_RUNS = ("recipe.yaml", "manifest.json", "metrics.jsonl", "metrics.json", "hypotheses.csv", "quarantine.csv", "checkpoints",
-                "model", "report.html")  # what a run leaves beside its notebook
+# %% ../nbs/00_core.ipynb #04b2b05a
+LEFT_BY_RUNS = ("recipe.yaml", "manifest.json", "metrics.jsonl", "metrics.json", "hypotheses.csv", "quarantine.csv",
+                "checkpoints", "model", "report.html")  # what a run leaves beside its notebook
 
 def open_run(
     out_dir,         # the run's folder, from the project's root
     recipe:dict,     # every value that is used, defaults included
     fingerprint:str  # of the data
 )->tuple[Path, bool]: # the folder, and whether an interrupted run continues in it
-    "Begin, continue or start over the run in `out_dir`; `UserError` if another unfinished run is there or it cannot be written."
+    "Begin, continue or start over a run; `UserError` if `out_dir` holds another unfinished run or cannot be written."
     import shutil
     out = resolve(out_dir)
     recipe = {k: v for k, v in recipe.items() if k != "out_dir"}  # a moved folder is the same run
@@ -183,9 +192,11 @@ def open_run(
     if "finished" not in manifest:
         before = yaml.safe_load((out/"recipe.yaml").read_text()) | {"data_fingerprint": manifest["data_fingerprint"]}
         now = json.loads(json.dumps(recipe)) | {"data_fingerprint": fingerprint}
-        changed = [f"{k}: {before.get(k)!r} then, {now.get(k)!r} now" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-        if changed: raise UserError(f"`{out_dir}` holds an unfinished run of something else ({'; '.join(changed)}); "
-                                    "give the old values to continue it, another NAME for a new run, or delete the folder")
+        changed = [f"{k}: {before.get(k)!r} then, {now.get(k)!r} now"
+                   for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+        if changed: raise UserError(
+            f"`{out_dir}` holds an unfinished run of something else ({'; '.join(changed)}); "
+            "give the old values to continue it, another NAME for a new run, or delete the folder")
         return out, True
     for name in LEFT_BY_RUNS:
         if (out/name).is_dir(): shutil.rmtree(out/name)
@@ -199,7 +210,8 @@ def write_manifest(
 ):
     "Add `facts` to the manifest of the run in `out`; code, versions and hardware are filled in."
     path = out/"manifest.json"
-    known = read_json(path) if path.exists() else dict(commit=code_commit(), versions=versions(), hardware=hardware(), started=now_utc())
+    if path.exists(): known = read_json(path)
+    else: known = dict(commit=code_commit(), versions=versions(), hardware=hardware(), started=now_utc())
     write_json(path, known | facts | dict(peak_memory_bytes=max(peak_memory(), known.get("peak_memory_bytes", 0))))
 
 def now_utc()->str: return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -214,7 +226,9 @@ class Stopwatch:
         try: yield
         finally: self._by[stage] = self._by.get(stage, 0) + time.perf_counter() - t
     @property
-    def seconds(self)->dict: return {k: round(v, 2) for k, v in (self._by | {"all": time.perf_counter() - self._t0}).items()}
+    def seconds(self)->dict:
+        so_far = self._by | {"all": time.perf_counter() - self._t0}
+        return {k: round(v, 2) for k, v in so_far.items()}
 
 # %% ../nbs/00_core.ipynb #852e021e
 BEFORE, AFTER, ATTENTION = "#9aa3ad", "#1f77b4", "#e8743b"
@@ -222,7 +236,9 @@ BEFORE, AFTER, ATTENTION = "#9aa3ad", "#1f77b4", "#e8743b"
 def chart_style():
     "Set the style of the project's charts: quiet axes, readable sizes."
     import matplotlib.pyplot as plt
-    plt.rcParams.update({"figure.figsize": (7, 3), "figure.dpi": 90, "axes.spines.top": False, "axes.spines.right": False,
-                         "axes.grid": True, "grid.alpha": .25, "axes.axisbelow": True, "font.size": 10, "legend.frameon": False,
-                         "axes.prop_cycle": plt.cycler(color=[AFTER, ATTENTION, "#2ca02c", "#9467bd", BEFORE, "#8c564b"]),
-                         "svg.hashsalt": "whisper-tutorial"})
+    plt.rcParams.update({
+        "figure.figsize": (7, 3), "figure.dpi": 90, "font.size": 10, "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": .25, "axes.axisbelow": True,
+        "axes.prop_cycle": plt.cycler(color=[AFTER, ATTENTION, "#2ca02c", "#9467bd", BEFORE, "#8c564b"]),
+        "svg.hashsalt": "whisper-tutorial"})

@@ -23,7 +23,8 @@ def collate(
     longest = max(map(len, labels)) - 1
     reads, says = np.full((len(labels), longest), pad), np.full((len(labels), longest), -100)
     for i, label in enumerate(labels): reads[i, :len(label) - 1], says[i, :len(label) - 1] = label[:-1], label[1:]
-    return dict(input_features=torch.from_numpy(np.stack(mels)), decoder_input_ids=torch.from_numpy(reads), labels=torch.from_numpy(says))
+    return dict(input_features=torch.from_numpy(np.stack(mels)),
+                decoder_input_ids=torch.from_numpy(reads), labels=torch.from_numpy(says))
 
 # %% ../../nbs/data/10_batches.ipynb #e9bf917f
 class TrainingWindows(torch.utils.data.Dataset):
@@ -45,13 +46,16 @@ class TrainingWindows(torch.utils.data.Dataset):
         cache_bytes:int=2**29    # of decoded audio kept in memory
     ):
         self.corpus, self.tokenizer, self.stages, self.seed = corpus, tokenizer, stages, seed
-        self.micro_batches, self.strategy, self.single_share, self.max_tokens = micro_batches, strategy, single_share, max_tokens
+        self.micro_batches, self.max_tokens = micro_batches, max_tokens
+        self.strategy, self.single_share = strategy, single_share
         self.n_mels, self.task, self.token_noise, self.room, self._wavs = n_mels, task, token_noise, cache_bytes, {}
-        self.audio, self.texts, self.durations = corpus["audio"][:], corpus["text"][:], np.array(corpus["duration_s"][:])
+        self.audio, self.texts = corpus["audio"][:], corpus["text"][:]
+        self.durations = np.array(corpus["duration_s"][:])
         self.languages = [language or l for l in corpus["language"]]
-        if None in self.languages: raise UserError(
-            f"clip `{corpus[self.languages.index(None)]['id']}` has no language and the recipe gives none; set `language`, such as `en`")
-        self.overhead = {l: len(prompt_tokens(tokenizer, l, task)) + 1 for l in set(self.languages)}  # and the end token
+        if None in self.languages:
+            clip = corpus[self.languages.index(None)]["id"]
+            raise UserError(f"clip `{clip}` has no language and the recipe gives none; set `language`, such as `en`")
+        self.overhead = {l: len(prompt_tokens(tokenizer, l, task)) + 1 for l in set(self.languages)}  # 1: the end token
         self.n_tokens = count_tokens(tokenizer, self.texts) + 1  # room for the space between neighbours
         self.batches, self.filled = [], []  # per micro-batch its (seconds, windows); per stage its report
         for stage, n in zip(stages, stage_steps(stages, steps)): self._add_stage(stage, n)
@@ -59,14 +63,16 @@ class TrainingWindows(torch.utils.data.Dataset):
     def _add_stage(self, stage, n_steps):
         may, windows, epochs = np.flatnonzero(self.durations <= stage.seconds), [], 0
         if not len(may): raise UserError(
-            f"no training clip fits into the stage of {stage.seconds:g} s (the shortest is {self.durations.min():.2f} s); give it more seconds")
+            f"no training clip fits into the stage of {stage.seconds:g} s "
+            f"(the shortest is {self.durations.min():.2f} s); give it more seconds")
         if stage.batch_windows < self.micro_batches: raise UserError(
             f"a batch of {stage.batch_windows} windows cannot be cut into {self.micro_batches} micro-batches; "
             "raise `batch_windows`, or lower `gradient_accumulation` or `gpus`")
         while len(windows) < n_steps*stage.batch_windows:
             planned = self._epoch(stage, may, seed=[self.seed, len(self.filled), epochs])
-            if not planned: raise UserError(f"no label of the {len(may)} clips that fit into {stage.seconds:g} s fits into {self.max_tokens} tokens; "
-                                            "`check_corpus` sets such clips aside")
+            if not planned: raise UserError(
+                f"no label of the {len(may)} clips that fit into {stage.seconds:g} s "
+                f"fits into {self.max_tokens} tokens; `check_corpus` sets such clips aside")
             windows += planned; epochs += 1
         windows = windows[:n_steps*stage.batch_windows]
         for step in range(n_steps):
@@ -74,17 +80,21 @@ class TrainingWindows(torch.utils.data.Dataset):
             cuts = np.linspace(0, len(batch), self.micro_batches + 1).round().astype(int)
             self.batches += [(stage.seconds, batch[a:b]) for a, b in zip(cuts, cuts[1:])]
         sound = sum(float(self.durations[[i for i, _ in w]].sum()) for w in windows)
-        self.filled.append(dict(seconds=stage.seconds, steps=n_steps, batch_windows=stage.batch_windows, clips=len(may), waiting=len(self.corpus) - len(may),
-                                epochs=epochs, audio_s=sound, fill=sound/(len(windows)*stage.seconds) if windows else 0.0))
+        self.filled.append(dict(
+            seconds=stage.seconds, steps=n_steps, batch_windows=stage.batch_windows,
+            clips=len(may), waiting=len(self.corpus) - len(may), epochs=epochs,
+            audio_s=sound, fill=sound/(len(windows)*stage.seconds) if windows else 0.0))
 
     def _epoch(self, stage, may, seed):
         "Plan one epoch: windows as lists of (clip, offset_s), each of one language, in random order."
         rng, windows = np.random.default_rng(seed), []
         for language in sorted(set(self.languages)):
             own = np.array([i for i in may if self.languages[i] == language], dtype=int)
-            plan = plan_windows(self.durations[own], self.n_tokens[own], self.strategy, window_s=stage.seconds, max_tokens=self.max_tokens,
-                                seed=int(rng.integers(2**31)), overhead_tokens=self.overhead[language], single_share=self.single_share,
-                                speaker=[self.corpus["speaker"][int(i)] for i in own] if self.strategy == "same_speaker" else None)
+            speaker = [self.corpus["speaker"][int(i)] for i in own] if self.strategy == "same_speaker" else None
+            plan = plan_windows(
+                self.durations[own], self.n_tokens[own], self.strategy, window_s=stage.seconds,
+                max_tokens=self.max_tokens, overhead_tokens=self.overhead[language],
+                single_share=self.single_share, speaker=speaker, seed=int(rng.integers(2**31)))
             windows += [[(int(own[i]), float(plan.offset_s[i])) for i in members] for members in plan.windows()]
         return [windows[i] for i in rng.permutation(len(windows))]
 
@@ -106,7 +116,8 @@ class TrainingWindows(torch.utils.data.Dataset):
     def __getitem__(self, i):
         seconds, windows = self.batches[i]
         batch = collate(*zip(*(self.window(seconds, w) for w in windows)), self.tokenizer.pad_token_id)
-        return noisy(batch, self.token_noise, self.tokenizer.eos_token_id, [self.seed, i]) if self.token_noise else batch
+        if not self.token_noise: return batch
+        return noisy(batch, self.token_noise, self.tokenizer.eos_token_id, [self.seed, i])
 
 def stage_steps(
     stages:list, # of `Stage`

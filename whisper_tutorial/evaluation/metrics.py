@@ -23,7 +23,7 @@ def error_counts(
     unit:str="word"       # what is counted: "word" or "character"
 )->np.ndarray:            # int (n_clips, 4): hits, substitutions, deletions, insertions
     "Align each pair with the fewest errors and count them; `UserError` if the lists do not pair up."
-    pairs = [[" ".join(text.split()) for text in texts] for texts in check_pairs(references, hypotheses)]  # jiwer splits at single spaces
+    pairs = [[" ".join(text.split()) for text in texts] for texts in check_pairs(references, hypotheses)]
     align = {"word": jiwer.process_words, "character": jiwer.process_characters}[unit]
     counts = np.zeros((len(pairs[0]), 4), dtype=np.int64)
     column = {"equal": 0, "substitute": 1, "delete": 2, "insert": 3}
@@ -35,10 +35,11 @@ def check_pairs(references, hypotheses)->tuple[list, list]:
     "Both as lists of texts; `UserError` if they differ in length or hold something that is not a text."
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses): raise UserError(
-        f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis per reference, in the same order")
+        f"{len(references)} references but {len(hypotheses)} hypotheses; give one hypothesis per reference")
     for name, texts in dict(reference=references, hypothesis=hypotheses).items():
         for i, text in enumerate(texts):
-            if not isinstance(text, str): raise UserError(f"{name} {i} is {text!r}, not a text; where nothing was said or heard, give \"\"")
+            if not isinstance(text, str): raise UserError(
+                f"{name} {i} is {text!r}, not a text; where nothing was said or heard, give \"\"")
     return references, hypotheses
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #a148034c
@@ -56,7 +57,7 @@ class WER(evaluate.Metric):
 
     def _info(self)->evaluate.MetricInfo:
         columns = datasets.Features(predictions=datasets.Value("string"), references=datasets.Value("string"))
-        return evaluate.MetricInfo(description=self.__doc__, citation="", inputs_description="Texts: predictions and references.", features=columns)
+        return evaluate.MetricInfo(self.__doc__, citation="", features=columns, inputs_description="Lists of texts.")
 
     def _compute(self, predictions, references)->float:
         rate = error_rate(error_counts(references, predictions, self.unit))
@@ -67,7 +68,7 @@ class CER(WER):
     "Character error rate: errors per character of the references."
     unit = "character"
 
-NOTHING_SAID = "no reference has a word, so there is nothing to measure against; is this the column with the transcripts?"
+NOTHING_SAID = "no reference has a word, so there is nothing to measure; is this the column with the transcripts?"
 
 # %% ../../nbs/evaluation/01_metrics.ipynb #f5f10f5c
 def bootstrap(
@@ -75,7 +76,7 @@ def bootstrap(
     resamples:int=1_000, # how often the test set is drawn again
     seed:int=0
 )->list[float]|None:     # [low, high]; `None` for fewer than two units
-    "Give the 95 % percentile interval of the error rate (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13)."
+    "Give the 95 % percentile interval of the error rate (Efron and Tibshirani 1993, chapter 13)."
     n, rng = len(counts), np.random.default_rng(seed)
     totals = np.stack([counts[:, 1:].sum(1), counts[:, :3].sum(1)], axis=1)  # errors and words, (n_units, 2)
     if n < 2 or not totals[:, 1].any(): return None
@@ -93,7 +94,7 @@ def score(
     hypotheses:list[str],  # what was heard, in the same order
     language:str="en",     # whose normaliser: Whisper's code
     speakers:list=None     # who speaks in each clip, `None` where unknown
-)->dict:                   # as in `metrics.json`: rates as fractions, `None` where undefined; which unit the interval is over
+)->dict:                   # as in `metrics.json`: fractions, `None` where undefined; the interval is over `ci_unit`s
     "Measure WER and CER, raw and normalised; `UserError` for lists that do not pair up or references without a word."
     references, hypotheses = check_pairs(references, hypotheses)
     raw = error_counts(references, hypotheses)
@@ -102,20 +103,23 @@ def score(
     words = error_counts(*normal)
     who = known_speakers(speakers, len(references))
     names = set(who) - {None}
-    unit = "speaker" if len(names) >= MIN_SPEAKERS else "clip"
-    return dict(wer_raw=error_rate(raw), wer_norm=error_rate(words), cer_raw=error_rate(error_counts(references, hypotheses, "character")),
-                cer_norm=error_rate(error_counts(*normal, "character")), wer_norm_ci95=bootstrap(add_up(words, who) if unit == "speaker" else words),
-                ci_unit=unit, n_clips=len(references), n_speakers=len(names) or None)
+    by_speaker = len(names) >= MIN_SPEAKERS
+    return dict(wer_raw=error_rate(raw), wer_norm=error_rate(words),
+                cer_raw=error_rate(error_counts(references, hypotheses, "character")),
+                cer_norm=error_rate(error_counts(*normal, "character")),
+                wer_norm_ci95=bootstrap(add_up(words, who) if by_speaker else words),
+                ci_unit="speaker" if by_speaker else "clip", n_clips=len(references), n_speakers=len(names) or None)
 
-def known_speakers(speakers, n_clips:int)->list: # one per clip; `None` for what pandas and CSV files make of unknown ones
+def known_speakers(speakers, n_clips:int)->list: # one per clip; `None` also for what pandas and CSV make of it: nan, ""
     "Check and tidy a column of speakers."
     speakers = [None]*n_clips if speakers is None else list(speakers)
-    if len(speakers) != n_clips: raise UserError(f"{n_clips} clips but {len(speakers)} speakers; give one per clip, `None` where unknown")
+    if len(speakers) != n_clips: raise UserError(
+        f"{n_clips} clips but {len(speakers)} speakers; give one per clip, `None` where unknown")
     return [None if s is None or s == "" or s != s else s for s in speakers]
 
 def add_up(
     counts:np.ndarray, # int (n_clips, 4)
-    who:list           # one speaker per clip; clips of unknown ones count as one more speaker, which is the cautious reading
+    who:list           # one speaker per clip; all unknown ones together count as one more, the cautious reading
 )->np.ndarray:         # int (n_speakers, 4)
     "Add up the counts of each speaker's clips."
     _, row = np.unique([str(s) for s in who], return_inverse=True)
@@ -129,13 +133,16 @@ def score_groups(
     by:str,             # the column that makes the groups: "accent", "speaker", "source" …
     language:str="en",  # whose normaliser
     systems=("before", "after") # the columns that hold what was heard
-)->dict:                # group → {"before": score, "after": score, "n_clips": n}; unknown groups come last, as "(unknown)"
+)->dict:                # group → {"before": score, "after": score, "n_clips": n}; the last may be "(unknown)"
     "Score each group by itself; `UserError` for a column that is not there."
     for name in ("reference", by, *systems):
-        if name not in table: raise UserError(f"the table has no column `{name}`; it has {', '.join(table)}.{suggest(name, table)}")
+        if name not in table: raise UserError(
+            f"the table has no column `{name}`; it has {', '.join(table)}.{suggest(name, table)}")
     labels = table[by].where(table[by].notna() & (table[by] != ""), "(unknown)").astype(str)
-    if set(labels) == {"(unknown)"}: return {}
-    return {name: score_group(table[labels == name], language, systems) for name in sorted(set(labels), key=lambda x: (x == "(unknown)", x))}
+    names = sorted(set(labels) - {"(unknown)"})
+    if not names: return {}
+    return {name: score_group(table[labels == name], language, systems)
+            for name in [*names, "(unknown)"] if (labels == name).any()}
 
 def score_group(rows, language, systems)->dict:
     "Score one group; a group in which nothing is said has no scores."
@@ -150,8 +157,8 @@ def word_alignment(
     language:str="en"  # whose normaliser compares the words
 )->str:                # HTML that is readable without a style sheet, in light and dark
     "Show what was heard, with what was said above each word that is wrong."
-    said, heard = reference.split(), hypothesis.split()
-    keys = [" ".join(normalize(w, language).replace(" ", "_") or w for w in words) for words in (said, heard)]
+    said, heard = ([w for w in text.split() if normalize(w, language)] for text in (reference, hypothesis))
+    keys = [" ".join(normalize(w, language).replace(" ", "_") for w in words) for words in (said, heard)]
     spans = []
     for c in jiwer.process_words(*keys).alignments[0]:
         a, b = said[c.ref_start_idx:c.ref_end_idx], heard[c.hyp_start_idx:c.hyp_end_idx]
@@ -161,5 +168,6 @@ def word_alignment(
 
 def mark_wrong(said:list, heard:list)->str: # each holds one word or none
     "Mark one error: the heard word (– if none), the said one above it (nothing if none)."
-    mark = f'<mark style="background:#e8743b4d;color:inherit">{html.escape("".join(heard), quote=False) or "–"}</mark>'
+    word = html.escape("".join(heard), quote=False) or "–"
+    mark = f'<mark style="background:#e8743b4d;color:inherit">{word}</mark>'
     return f"<ruby>{mark}<rp> (</rp><rt>{html.escape(said[0], quote=False)}</rt><rp>)</rp></ruby>" if said else mark

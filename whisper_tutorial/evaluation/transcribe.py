@@ -22,12 +22,13 @@ def greedy_tokens(
     eos:int,            # the token that ends a text
     max_new_tokens:int  # where to stop a text that does not end
 ):                      # tensor (batch, n_prompt + n_tokens), filled up with `eos`
-    "Append the most probable token until every text has ended; what the model's own generation settings suppress stays suppressed."
+    "Append the most probable token until every text has ended; what the model's own settings suppress, stays so."
     from transformers import GenerationConfig, GenerationMixin
-    settings = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, max_length=prompt.shape[1] + max_new_tokens,
-                                eos_token_id=eos, pad_token_id=eos)
+    settings = GenerationConfig(do_sample=False, num_beams=1, use_cache=True, eos_token_id=eos, pad_token_id=eos,
+                                max_length=prompt.shape[1] + max_new_tokens)
     all_frames = mel.new_ones(len(mel), mel.shape[-1], dtype=int)  # to Whisper silence is sound, not padding
-    return GenerationMixin.generate(model, input_features=mel, attention_mask=all_frames, decoder_input_ids=prompt, generation_config=settings)
+    return GenerationMixin.generate(model, input_features=mel, attention_mask=all_frames, decoder_input_ids=prompt,
+                                    generation_config=settings)
 
 # %% ../../nbs/evaluation/02_transcribe.ipynb #f7903531
 def window_samples(
@@ -44,7 +45,8 @@ def window_mel(
     "Make the picture of `wav` followed by silence to the end of the window; `UserError` if it is longer."
     heard = min(n_samples, (len(wav)//HOP + 1)*HOP + 2*N_FFT)  # up to frames that hear nothing of the clip
     mel = log_mel(pad_to(wav, heard), n_mels)
-    picture = np.full((n_mels, n_samples//HOP), max(-1.5, mel.max() - 2), dtype=np.float32)  # the two floors of `log_mel`: 1e-10, and 8 decades below the loudest
+    silence = max(-1.5, mel.max() - 2)  # the two floors of `log_mel`: a power of 1e-10, and 8 decades below the loudest
+    picture = np.full((n_mels, n_samples//HOP), silence, dtype=np.float32)
     picture[:, :mel.shape[1]] = mel
     return picture
 
@@ -52,14 +54,14 @@ def window_mel(
 def transcribe(
     model,                   # a `WhisperForConditionalGeneration`
     corpus,                  # clips: `id`, `audio`, `duration_s`, `language`
-    tokenizer=None,          # the model's, or its processor; `None`: the one in the folder that the model was loaded from
+    tokenizer=None,          # the model's, or its processor; `None`: the one saved with the model
     language:str=None,       # of all clips; `None`: each clip's own
     task:str="transcribe",   # or "translate", into English
     batch_size:int=None,     # clips at a time; `None`: 16 on a CPU, 32 on a GPU
     device:str="auto",       # "auto", "cuda", "mps" or "cpu"; the model is moved there
     max_new_tokens:int=None  # where to stop a text that does not end; `None`: where the decoder's positions end
 )->list[str]:                # what was heard, in the corpus's order
-    "Decode each clip greedily in a full window; `UserError` for a clip that is too long, of unknown language, or not to be decoded."
+    "Decode each clip greedily in a full window; `UserError` for a clip too long, unreadable, or of unknown language."
     import torch
     device, n_samples, n_mels = pick_device(device), window_samples(model), model.config.num_mel_bins
     tokenizer = check_tokenizer(model, tokenizer)
@@ -70,7 +72,8 @@ def transcribe(
     model.to(device).eval()
     with torch.inference_mode(), tqdm(total=len(corpus), desc="transcribing", unit="clip", delay=2) as bar:
         for rows in batches:
-            mel = torch.from_numpy(np.stack([clip_mel(corpus[i], n_samples, n_mels) for i in rows])).to(device, model.dtype)
+            mel = np.stack([clip_mel(corpus[i], n_samples, n_mels) for i in rows])
+            mel = torch.from_numpy(mel).to(device, model.dtype)
             prompt = torch.tensor([prompts[i] for i in rows], device=device)
             ids = greedy_tokens(model, mel, prompt, tokenizer.eos_token_id, min(max_new_tokens or room, room))
             for i, row in zip(rows, ids[:, prompt.shape[1]:].tolist()): texts[i] = decode_text(tokenizer, row)
@@ -91,20 +94,22 @@ def language_prompts(tokenizer, corpus, language, task)->list[list[int]]:
     "Make each clip's prompt; `UserError` for a clip of unknown language."
     languages = [language or own for own in corpus["language"]]
     if None in languages: raise UserError(
-        f"the language of clip `{corpus[languages.index(None)]['id']}` is unknown; name it with `language`, such as language: en")
+        f"the language of clip `{corpus['id'][languages.index(None)]}` is unknown; name it with `language`, such as en")
     prompt = {code: prompt_tokens(tokenizer, code, task) for code in set(languages)}
     return [prompt[code] for code in languages]
 
 def clip_mel(clip:dict, n_samples:int, n_mels:int)->np.ndarray: # (n_mels, n_frames)
     "Read one clip into a window; `UserError` if it is longer."
     wav = load_audio(clip["audio"])
-    if len(wav) > n_samples: raise UserError(f"clip `{clip['id']}` lasts {len(wav)/SR:.1f} s, but the model hears {n_samples/SR:g} s at once; "
-                                             "leave it out (`check_corpus` does) or cut it")
+    if len(wav) > n_samples: raise UserError(
+        f"clip `{clip['id']}` lasts {len(wav)/SR:.1f} s, but the model hears {n_samples/SR:g} s at once; "
+        "cut it at a pause, or leave it out as `check_corpus` does")
     return window_mel(wav, n_samples, n_mels)
 
 def check_tokenizer(model, tokenizer=None):
     "Find the model's tokenizer; `UserError` if it cannot be this model's."
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer) or load_tokenizer(model.name_or_path or None)
     if len(tokenizer) > model.config.vocab_size: raise UserError(
-        f"the tokenizer has {len(tokenizer):,} tokens, the model knows {model.config.vocab_size:,}; give the tokenizer that was saved with the model")
+        f"the tokenizer has {len(tokenizer):,} tokens, the model knows {model.config.vocab_size:,}; "
+        "give the tokenizer that was saved with the model")
     return tokenizer

@@ -21,20 +21,28 @@ Where = dict[str, str | list[str]]  # column of the corpus → value, or values,
 class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     "Every value of a training run."
     # what
-    model: str = Field("data/nano", description="folder or hub id of the checkpoint to start from; `new`: random weights of the size below")
-    data: str | list[str] = Field("common_voice:data/accents", description="where the clips come from, KIND:PATH, or several")
+    model: str = Field("data/nano",
+        description="folder or hub id of the checkpoint to start from; `new`: random weights of the size below")
+    data: str | list[str] = Field("common_voice:data/accents",
+        description="where the clips come from, KIND:PATH, or several")
     where: Where | None = Field(None, description="only rows with these values, such as {source: fsdd}")
     language: str | None = Field(None, description="Whisper's code for all clips; null: each clip's own")
-    task: Literal["transcribe", "translate"] = Field("transcribe", description="what the text is: the words, or their translation into English")
-    probe: Where | None = Field(None, description="rows of the test split that are reported apart: what the model knew and should not forget")
+    task: Literal["transcribe", "translate"] = Field("transcribe",
+        description="what the text is: the words, or their translation into English")
+    probe: Where | None = Field(None,
+        description="rows of the test split that are reported apart: what the model knew and should not forget")
     # windows
-    strategy: Literal["single", "in_order", "best_fit", "same_speaker"] = Field("best_fit", description="how clips are joined")
-    single_share: float = Field(.5, ge=0, le=1, description="share of the clips that stay alone in their window, as they are evaluated")
-    windows: Literal["auto"] | list[dict] | None = Field("auto", description="stages of window lengths, [{share, seconds, batch_windows}, …]; "
-                                                         "auto: short ones first; null: the model's only")
+    strategy: Literal["single", "in_order", "best_fit", "same_speaker"] = Field("best_fit",
+        description="how clips are joined")
+    single_share: float = Field(.5, ge=0, le=1,
+        description="share of the clips that stay alone in their window, as they are evaluated")
+    windows: Literal["auto"] | list[dict] | None = Field("auto",
+        description="stages of window lengths, [{share, seconds, batch_windows}, …]; "
+                    "auto: short ones first; null: the model's only")
     # length and step
     steps: int | None = Field(None, ge=1, description="optimiser steps; wins over `epochs`")
-    epochs: float | None = Field(None, gt=0, description="passes over the training clips, counted in windows of the model's length")
+    epochs: float | None = Field(None, gt=0,
+        description="passes over the training clips, counted in windows of the model's length")
     learning_rate: float = Field(1e-5, gt=0, description="peak, per step of AdamW")
     min_learning_rate: float = Field(0., ge=0, description="at the end of the schedule")
     warmup_share: float = Field(.05, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
@@ -42,17 +50,22 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     weight_decay: float = Field(0., ge=0, description="of AdamW")
     adam_beta2: float = Field(.999, gt=0, lt=1, description="of AdamW; 0.98 for training from random weights")
     batch_windows: int = Field(16, ge=1, description="windows per step at the model's length, over all GPUs")
-    micro_batch: int | None = Field(None, ge=1, description="windows on a GPU at a time; null: what accumulation and GPUs leave")
+    micro_batch: int | None = Field(None, ge=1,
+        description="windows on a GPU at a time; null: what accumulation and GPUs leave")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per step and GPU")
     gpus: int = Field(1, ge=1, description="processes that share a step")
     # machine
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="of the arithmetic; auto: bf16 where the GPU has it, else fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto",
+        description="of the arithmetic; auto: bf16 where the GPU has it, else fp32")
     torch_threads: int = Field(2, ge=1, description="CPU threads; fixed, because sums depend on their order")
     # noise
-    token_noise: float = Field(0., ge=0, lt=1, description="share of what the decoder reads that is replaced by random text")
+    token_noise: float = Field(0., ge=0, lt=1,
+        description="share of what the decoder reads that is replaced by random text")
     # run
-    interpolate: float = Field(1., gt=0, le=1, description="share of the new weights in the final model, the rest is the old; 1: off")
-    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints; null: a tenth of the run, at most 500")
+    interpolate: float = Field(1., gt=0, le=1,
+        description="share of the new weights in the final model, the rest is the old; 1: off")
+    checkpoint_steps: int | None = Field(None, ge=1,
+        description="steps between checkpoints; null: a tenth of the run, at most 500")
     seed: int = Field(0, ge=0, description="of windows, dropout and splits: same seed, same bytes on a CPU")
     smoke: bool = Field(False, description="only cap the size: 2 steps, small batches, few clips")
     out_dir: str = Field("_runs/mine", description="the run's folder, from the project's root")
@@ -69,13 +82,16 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         share = self.gradient_accumulation*self.gpus
         if self.steps is None and self.epochs is None: raise ValueError("give `steps` or `epochs`: how long to train")
         if self.batch_windows % share: raise ValueError(
-            f"`batch_windows` {self.batch_windows} cannot be shared by gradient_accumulation {self.gradient_accumulation} × gpus {self.gpus}; "
+            f"`batch_windows` {self.batch_windows} cannot be shared by "
+            f"gradient_accumulation {self.gradient_accumulation} × gpus {self.gpus}; "
             f"the nearest that can is {max(1, round(self.batch_windows/share))*share}")
         if self.micro_batch not in (None, self.batch_windows//share): raise ValueError(
-            f"micro_batch {self.micro_batch} × gradient_accumulation {self.gradient_accumulation} × gpus {self.gpus} is not batch_windows "
-            f"{self.batch_windows}; leave `micro_batch` out, or set it to {self.batch_windows//share}")
+            f"micro_batch {self.micro_batch} × gradient_accumulation {self.gradient_accumulation} × gpus {self.gpus} "
+            f"is not batch_windows {self.batch_windows}; "
+            f"leave `micro_batch` out, or set it to {self.batch_windows//share}")
         if self.min_learning_rate > self.learning_rate: raise ValueError(
-            f"`min_learning_rate` {self.min_learning_rate:g} is above `learning_rate` {self.learning_rate:g}; swap or lower it")
+            f"`min_learning_rate` {self.min_learning_rate:g} is above `learning_rate` {self.learning_rate:g}; "
+            "swap or lower it")
         if self.n_state % self.n_head: raise ValueError(
             f"`n_state` {self.n_state} cannot be cut into {self.n_head} heads; make it a multiple of `n_head`")
         return self
@@ -89,10 +105,13 @@ def read_recipe(
     file = next((f for f in (resolve(path), folder/f"{path}.yaml") if f.is_file()), None)
     if file is None:
         names = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise UserError(f"there is no recipe `{path}`.{suggest(path, names)} There are: {', '.join(names) or 'none'} (in {folder})")
+        raise UserError(f"there is no recipe `{path}`.{suggest(path, names)} "
+                        f"There are: {', '.join(names) or 'none'} (in {folder})")
     try: values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e: raise UserError(f"`{file}` is not YAML ({' '.join(str(e).split())}); write lines of `key: value`") from e
-    if not isinstance(values, dict): raise UserError(f"`{file}` holds {type(values).__name__}, not keys and values; write lines of `key: value`")
+    except yaml.YAMLError as e: raise UserError(
+        f"`{file}` is not YAML ({' '.join(str(e).split())}); write lines of `key: value`") from e
+    if not isinstance(values, dict): raise UserError(
+        f"`{file}` holds {type(values).__name__}, not keys and values; write lines of `key: value`")
     return values
 
 def load_recipe(
@@ -109,16 +128,22 @@ def load_recipe(
 def is_local(source:str)->bool: # "folder:…", "common_voice:…" with a path, or a model's folder
     "Say whether `source` can be had without a network."
     kind, colon, where = source.partition(":")
-    return not colon and resolve(source).exists() or kind == "folder" or (kind == "common_voice" and not where.startswith("mdc:"))
+    return (not colon and resolve(source).exists()
+            or kind == "folder"
+            or kind == "common_voice" and not where.startswith("mdc:"))
 
 def smoke_sized(recipe:Recipe)->Recipe:
     "Cap a recipe's size; replace what needs the network by what is embedded."
     batch, accumulation = min(recipe.batch_windows, 8), recipe.gradient_accumulation
     while batch % accumulation: accumulation -= 1
-    changed = dict(steps=min(recipe.steps or 2, 2), batch_windows=batch, gradient_accumulation=accumulation, gpus=1, micro_batch=None)
-    if isinstance(recipe.windows, list): changed["windows"] = [
-        s | ({"batch_windows": max(accumulation, min(s["batch_windows"], 8))} if "batch_windows" in s else {}) for s in recipe.windows]
+    changed = dict(steps=min(recipe.steps or 2, 2), batch_windows=batch, gradient_accumulation=accumulation,
+                   gpus=1, micro_batch=None)
+    def capped(stage):
+        if "batch_windows" not in stage: return stage
+        return stage | {"batch_windows": max(accumulation, min(stage["batch_windows"], 8))}
+    if isinstance(recipe.windows, list): changed["windows"] = [capped(stage) for stage in recipe.windows]
     if recipe.model != "new" and not is_local(recipe.model): changed["model"] = Recipe.model_fields["model"].default
     sources = [recipe.data] if isinstance(recipe.data, str) else recipe.data
-    if not all(map(is_local, sources)): changed |= dict(data=Recipe.model_fields["data"].default, where=None, probe=None, language="en")
+    if not all(map(is_local, sources)): changed |= dict(
+        data=Recipe.model_fields["data"].default, where=None, probe=None, language="en")
     return Recipe(**(recipe.model_dump() | changed))
