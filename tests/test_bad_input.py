@@ -125,7 +125,7 @@ def test_bad_clips_are_counted_in_a_run_that_succeeds(folder, tmp_path):
         "broken.mp3": "cannot be decoded", "long.wav": "longer than the window", "silent.mp3": "empty transcript", "gone.wav": "file not found"}
     clips = json.loads((tmp_path/"run"/"manifest.json").read_text())["clips"]
     assert clips["quarantined"] == 4
-    assert "quarantined: 4" in done.text
+    assert "set aside: 4 clips" in done.text
     assert "longer than the window" in (tmp_path/"run"/"report.html").read_text()
 
 

@@ -48,7 +48,7 @@ def pairs(
 )->list:         # (label, before, after): the test split, each group, the probe
     "List whatever was measured before and after."
     groups = [item for by in metrics.get("by_group", {}).values() for item in by.items()]
-    probe = [("Probe", metrics["probe"])] if metrics.get("probe") else []
+    probe = [("Probe", metrics["probe"])] if any((metrics.get("probe") or {}).values()) else []
     return [(label, both["before"], both["after"]) for label, both in [("Test split", metrics), *groups, *probe]]
 
 def scope(
@@ -246,6 +246,7 @@ def groups_section(metrics)->list:
     by_clip = any(a.get("ci_unit") == "clip" for _, _, a in groups)
     return [H2("For whom"), dots(metrics), P(Safe(key + note*by_clip), cls="soft")]
 
+# %% ../../nbs/evaluation/05_report.ipynb #227cd685
 def training_section(run)->list:
     "The loss curve and what went in."
     if not run["log"]: return []
@@ -265,6 +266,7 @@ def sentences_section(run, language)->list:
              for x in (H3(title), *(clip_html(row, language) for row in rows))]
     return [H2("Which sentences"), P(note, cls="soft"), *parts] if parts else []
 
+# %% ../../nbs/evaluation/05_report.ipynb #ddb42ee9
 def quarantine_section(run)->list:
     "What was used, what was left out, and why."
     n, clips = len(run["quarantine"]), run["manifest"].get("clips", {})
