@@ -28,7 +28,7 @@ endef
 define execute
 $(folder)
 @echo "$(1)$(if $(2), with $(2)), into $(OUT)"
-@$(PAPERMILL) --cwd nbs $(1) "$(OUT)/$(notdir $(1))" $(if $(2),-f $(2)) -p out_dir "$(OUT)" $(EXTRA) $(ARGS)
+@$(PAPERMILL) --cwd nbs $(1) "$(OUT)/$(notdir $(1))" $(if $(2),-f $(2)) -p out_dir "$(OUT)" $(ARGS)
 @$(BIN)/python -m whisper_tutorial.evaluation.report "$(OUT)"
 endef
 
@@ -62,10 +62,10 @@ quickstart: $(STAMP) ## the main job: a small Whisper learns four accents, in mi
 run: known $(STAMP) ## a run of any recipe: make run RECIPE=quickstart NAME=mine JOB=finetune ARGS="-p seed 1"
 	$(call execute,nbs/runs/$(JOB).ipynb,nbs/recipes/$(RECIPE).yaml)
 
-nano: JOB = pretrain
-nano: RECIPE = nano
-nano: EXTRA = -p publish data/nano
-nano: run ## make the embedded model, data/nano, again: about an hour on two cores
+nano: $(STAMP) ## make the embedded model, data/nano, again: about an hour on two cores
+	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano NAME=nano ARGS="$(ARGS)"
+	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano-mp3 NAME=nano-mp3 \
+	  ARGS="-p recode _runs/nano/speech -p publish data/nano $(ARGS)"
 
 accents: NAME = accents
 accents: $(STAMP) ## make the embedded corpus, data/accents, again

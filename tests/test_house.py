@@ -146,9 +146,9 @@ def test_quickstart_has_a_few_keys_with_the_values_of_its_recipe():
     assert found == {k: recipe[k] for k in ("data", "model", "steps", "seed", "smoke", "out_dir")}
 
 
-def test_pretrain_has_the_keys_of_a_recipe_and_three_of_its_own():
+def test_pretrain_has_the_keys_of_a_recipe_and_four_of_its_own():
     found, nano = parameters(ROOT/"nbs/runs/pretrain.ipynb"), load_recipe("nano").model_dump()
-    assert set(found) == {*FIELDS, "n_words", "n_sentences", "publish"}
+    assert set(found) == {*FIELDS, "n_words", "n_sentences", "recode", "publish"}
     assert not [k for k in FIELDS if found[k] not in (FIELDS[k], nano[k])]
 
 
