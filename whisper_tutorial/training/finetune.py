@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import (GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, WhisperConfig,
                           WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor, set_seed)
 from transformers.trainer_callback import PrinterCallback
