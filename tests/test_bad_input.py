@@ -80,7 +80,7 @@ def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
     (lambda t: dict(where={"acent": "German"}), "Did you mean `accent`?"),
     (lambda t: dict(where={"accent": "Germn"}), "German"),
     (lambda t: dict(where={"split": "test"}), "the train split is empty"),
-    (lambda t: dict(language="xx"), "`xx`")], ids=lambda v: "" if callable(v) else v)
+    (lambda t: dict(language="xx"), "'xx'")], ids=lambda v: "" if callable(v) else v)
 def test_start_refuses(values, message, tmp_path):
     "Before anything is paid. And what was refused has not begun: the corrected command is not taken for another run."
     with pytest.raises(UserError) as e: start(tmp_path, **values(tmp_path))

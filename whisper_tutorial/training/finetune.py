@@ -30,7 +30,7 @@ from ..data.corpus import fingerprint, load_corpus, select, split_corpus
 from ..evaluation.metrics import score, score_groups
 from ..evaluation.report import write_report
 from ..evaluation.transcribe import transcribe
-from ..speech.text import count_tokens, load_tokenizer, new_tokenizer
+from ..speech.text import count_tokens, new_tokenizer, prompt_tokens
 from .recipe import Recipe, load_recipe
 
 # %% ../../nbs/training/03_finetune.ipynb #ca8ed015
@@ -164,6 +164,7 @@ class Run:
     model:nn.Module
     processor:WhisperProcessor
     sets:dict          # "train", "validation", "test", "probe": corpora
+    stages:list        # of window lengths
     quarantined:object # a corpus with `reason`
     warnings:pd.DataFrame
     notes:list         # what was decided, in sentences
@@ -190,17 +191,14 @@ def start(
     torch.set_num_threads(r.torch_threads); set_seed(r.seed)
     with watch("load"):
         loaded = load_model(r.model) if r.model != "new" else None
+        if loaded and r.language: prompt_tokens(loaded[1].tokenizer, r.language, r.task)  # says so if it does not know it
         corpus = select(load_corpus(r.data), r.where)
         data = fingerprint(corpus)
-        out, continued = open_run(r.out_dir, r.model_dump(), data)
-        write_manifest(out, data_fingerprint=data, seed=r.seed, torch_threads=r.torch_threads, device=device)
     with watch("check"):
         size_s = (loaded[0].config.max_source_positions if loaded else r.n_audio_ctx)*.02
         kept, quarantined, warnings = check_corpus(corpus, loaded[1].tokenizer if loaded else None, size_s)
-        write_quarantine(quarantined, out/"quarantine.csv")
         if not len(kept): raise UserError(
-            f"all {len(corpus)} clips are quarantined, the first because: {quarantined[0]['reason']}; "
-            f"{out/'quarantine.csv'} has all reasons")
+            f"all {len(corpus)} clips are quarantined, the first because: {quarantined[0]['reason']}; mend the corpus first")
         sets, notes = split_corpus(kept, r.seed)
         sets["test"], sets["probe"] = take_probe(sets["test"], r.probe)
         if r.probe and not len(sets["probe"]):
@@ -209,9 +207,13 @@ def start(
         for name, purpose in dict(train="train", test="measure").items():
             if not len(sets[name]): raise UserError(
                 f"the {name} split is empty, so there is nothing to {purpose} on; see `where`, `probe` and the column `split`")
+        stages = resolve_windows(r.windows, sets["train"]["duration_s"], size_s, r.batch_windows)
+    out, continued = open_run(r.out_dir, r.model_dump(), data)  # only now: what was refused has not begun
+    write_manifest(out, data_fingerprint=data, seed=r.seed, torch_threads=r.torch_threads, device=device)
+    write_quarantine(quarantined, out/"quarantine.csv")
     model, processor = loaded or new_model(r, sets["train"]["text"])
     model.to(device)
-    return Run(r, out, continued, device, model, processor, sets, quarantined, warnings, notes, watch,
+    return Run(r, out, continued, device, model, processor, sets, stages, quarantined, warnings, notes, watch,
                read_json(out/"manifest.json").get("seconds", {}) if continued else {})
 
 def thin(clips, n:int):
@@ -337,8 +339,7 @@ def train(
 )->list[dict]: # the lines of `metrics.jsonl`
     "Train as the recipe says, or go on where an interrupted run stopped; leave the final weights in `model/`."
     r, clips, tokenizer, config = run.recipe, run.sets["train"], run.processor.tokenizer, run.model.config
-    stages = resolve_windows(r.windows, clips["duration_s"], run.window_s, r.batch_windows)
-    if r.smoke: stages = [replace(s, batch_windows=min(s.batch_windows, 8)) for s in stages]
+    stages = [replace(s, batch_windows=min(s.batch_windows, 8)) for s in run.stages] if r.smoke else run.stages
     r = r.model_copy(update={"steps": total_steps(r, clips, count_tokens(tokenizer, clips["text"]), run.window_s)})
     with run.watch("train"):
         run.windows = TrainingWindows(
