@@ -7,8 +7,8 @@ __all__ = ['audio_context', 'load_model', 'new_model', 'save_model', 'token_loss
            'thin', 'take_probe', 'baseline', 'decode', 'write_hypotheses', 'read_hypotheses', 'Progress', 'read_log',
            'heldout_loss', 'last_checkpoint', 'total_steps', 'train', 'interpolate', 'results', 'finish', 'finetune']
 
-# %% ../../nbs/training/03_finetune.ipynb #621a7168
-import contextlib, json, math, shutil
+# %% ../../nbs/training/03_finetune.ipynb #275381e6
+import contextlib, json, math, os, shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,8 +97,10 @@ def new_model(
 def save_model(model, processor, folder):
     "Write a checkpoint that transformers, CTranslate2 and whisper.cpp's converter can read: all of it, or nothing."
     folder = Path(folder); new = folder.with_name(f".{folder.name}-new"); shutil.rmtree(new, ignore_errors=True)
+    model.config.use_cache = True  # the trainer turns it off, and decoding without it is several times slower
     model.save_pretrained(new); processor.save_pretrained(new)
     processor.feature_extractor.save_pretrained(new)  # preprocessor_config.json, which other engines want
+    for file in new.iterdir(): file.chmod(0o644)  # safetensors makes private files
     shutil.rmtree(folder, ignore_errors=True); new.rename(folder)
 
 # %% ../../nbs/training/03_finetune.ipynb #68ef7669
@@ -175,7 +177,9 @@ class Run:
     @property
     def window_s(self): return self.model.config.max_source_positions*.02  # seconds
     @property
-    def seconds(self): return {k: round(self.earlier.get(k, 0) + v, 2) for k, v in self.watch.seconds.items()}
+    def seconds(self): # by stage, the sessions before this one included
+        now = self.watch.seconds
+        return {k: round(self.earlier.get(k, 0) + now.get(k, 0), 2) for k in {**self.earlier, **now}}
 
 def start(
     recipe:Recipe
@@ -188,7 +192,9 @@ def start(
         f"The same step on one: -p gpus 1 -p gradient_accumulation {r.gradient_accumulation*r.gpus}")
     if r.model == "new" and r.interpolate < 1: raise UserError(
         f"`interpolate` is {r.interpolate:g}, but `model: new` has no old weights to mix with; set it to 1")
+    os.environ.setdefault("DS_ACCELERATOR", device)  # else DeepSpeed, where installed, remarks on it
     torch.set_num_threads(r.torch_threads); set_seed(r.seed)
+    torch.use_deterministic_algorithms(device == "cpu")  # else two threads add the decoder's positions in any order
     with watch("load"):
         loaded = load_model(r.model) if r.model != "new" else None
         if loaded and r.language: prompt_tokens(loaded[1].tokenizer, r.language, r.task)  # says so if it does not know it
