@@ -9,6 +9,7 @@ __all__ = ['audio_context', 'load_model', 'new_model', 'save_model', 'token_loss
 
 # %% ../../nbs/training/03_finetune.ipynb #275381e6
 import contextlib, json, math, os, shutil
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -393,8 +394,8 @@ def finish(
     "Decode with the trained model, compare, and complete the run's folder."
     with run.watch("after"): table["after"] = decode(run)
     write_hypotheses(table, run.out/"hypotheses.csv")
-    known = [l for l in run.sets["test"]["language"] if l]
-    language = run.recipe.language or (max(set(known), key=known.count) if known else "en")
+    (common, _), = Counter(run.sets["test"]["language"]).most_common(1)
+    language = run.recipe.language or common  # `train` refuses clips of unknown language
     found = results(table, run.windows.filled, read_log(run.out/"metrics.jsonl"), language)
     clips = {name: len(s) for name, s in run.sets.items()} | {"quarantined": len(run.quarantined)}
     write_manifest(run.out, seconds=run.seconds, notes=run.notes, clips=clips)
