@@ -29,10 +29,11 @@ define execute
 $(folder)
 @echo "$(1)$(if $(2), with $(2)), into $(OUT)"
 @$(PAPERMILL) --cwd nbs $(1) "$(OUT)/$(notdir $(1))" $(if $(2),-f $(2)) -p out_dir "$(OUT)" $(ARGS)
-@$(BIN)/python -m whisper_tutorial.evaluation.report "$(OUT)"
+@if test -f "$(OUT)/metrics.json"; then $(BIN)/python -m whisper_tutorial.evaluation.report "$(OUT)"; else \
+  $(BIN)/jupyter nbconvert --log-level ERROR --to html --no-input --output report "$(OUT)/$(notdir $(1))" && echo "report: $(OUT)/report.html"; fi
 endef
 
-.PHONY: help install known quickstart run nano accents test test-all notebooks readme docs clean
+.PHONY: help install known quickstart run prepare nano accents bench test test-all notebooks readme docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -62,6 +63,10 @@ quickstart: $(STAMP) ## the main job: a small Whisper learns four accents, in mi
 run: known $(STAMP) ## a run of any recipe: make run RECIPE=quickstart NAME=mine JOB=finetune ARGS="-p seed 1"
 	$(call execute,nbs/runs/$(JOB).ipynb,nbs/recipes/$(RECIPE).yaml)
 
+prepare: NAME = prepare
+prepare: $(STAMP) ## check a corpus, and write what can be trained on: make prepare NAME=mine ARGS="-p data folder:my/clips"
+	$(call execute,nbs/runs/prepare.ipynb)
+
 nano: $(STAMP) ## make the embedded model, data/nano, again: about an hour on two cores
 	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano NAME=nano ARGS="$(ARGS)"
 	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano-mp3 NAME=nano-mp3 \
@@ -71,6 +76,10 @@ accents: NAME = accents
 accents: $(STAMP) ## make the embedded corpus, data/accents, again
 	$(folder)
 	@$(PAPERMILL) --cwd nbs nbs/runs/make_accents.ipynb "$(OUT)/make_accents.ipynb" -p out_dir data/accents $(ARGS)
+
+bench: NAME = benchmarks
+bench: $(STAMP) ## measure speed and memory: the table of nbs/benchmarks.ipynb on your machine
+	$(call execute,nbs/benchmarks.ipynb)
 
 test: $(STAMP) ## prove that the project works: about ten minutes
 	$(BIN)/python -m pytest $(ARGS)
