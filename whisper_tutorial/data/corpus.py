@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SPLITS', 'FEATURES', 'SPLIT_NAMES', 'CLEAN', 'KINDS', 'MAX_GROWTH', 'CARVED', 'SPEAKERS', 'missing', 'as_string',
            'as_number', 'as_text', 'as_split', 'as_language', 'as_audio', 'in_threads', 'fill_durations', 'make_corpus',
-           'column_names', 'check_ids', 'new_dataset', 'load_one', 'find_folder', 'load_corpus', 'join_corpora',
-           'number_ids', 'with_column', 'shares', 'mix_corpora', 'as_shares', 'number_repeats', 'mix_streams', 'select',
-           'agree', 'list_values', 'summary', 'labelled', 'show_durations', 'carve', 'split_corpus', 'fingerprint',
-           'digest']
+           'column_names', 'check_ids', 'new_dataset', 'as_dataset', 'load_one', 'find_folder', 'load_corpus',
+           'join_corpora', 'number_ids', 'with_column', 'shares', 'mix_corpora', 'as_shares', 'number_repeats',
+           'mix_streams', 'select', 'agree', 'list_values', 'summary', 'labelled', 'show_durations', 'carve',
+           'split_corpus', 'fingerprint', 'digest']
 
 # %% ../../nbs/data/01_corpus.ipynb #23ffe4a5
 import hashlib, importlib, json, os, warnings
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pyarrow as pa
 from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets, interleave_datasets
+from datasets.fingerprint import generate_random_fingerprint
 from tqdm import tqdm
 from ..core import UserError, resolve, suggest
 from ..speech.audio import audio_duration
@@ -82,7 +83,8 @@ def as_audio(v)->dict|None:
     if isinstance(v, (bytes, bytearray)): v = {"bytes": bytes(v)}
     if not isinstance(v, dict): return None
     path, data = v.get("path"), v.get("bytes")
-    return {"path": str(resolve(path)) if path and data is None else path, "bytes": data}
+    if path and data is None and not str(path).startswith("/"): path = resolve(path)
+    return {"path": path and str(path), "bytes": data}
 
 CLEAN = {k: as_number if v == Value("float64") else as_string for k, v in FEATURES.items()}
 CLEAN |= {"audio": as_audio, "text": as_text, "split": as_split, "language": as_language}
@@ -151,7 +153,10 @@ def new_dataset(
     columns:dict # column → list of values or Arrow array, for all of FEATURES
 )->Dataset:
     "Make a `Dataset` of `columns`."
-    return Dataset(pa.Table.from_pydict({k: columns[k] for k in FEATURES}, schema=FEATURES.arrow_schema))
+    return as_dataset(pa.Table.from_pydict({k: columns[k] for k in FEATURES}, schema=FEATURES.arrow_schema))
+
+def as_dataset(table:pa.Table)->Dataset: # not `Dataset(table)`: it copies all of the table to name its cache
+    return Dataset(table, fingerprint=generate_random_fingerprint())
 
 # %% ../../nbs/data/01_corpus.ipynb #523ca258
 KINDS = ("folder", "common_voice", "zenodo", "hub", "subtitles")  # `folder:PATH` is loaded by `data.folder.load_folder` …
@@ -213,7 +218,7 @@ def with_column(
     column, place = pa.array(list(values), field.type), list(features).index(name)
     if name in corpus.features: table = table.remove_column(place)
     table = table.add_column(place, field, column)
-    return Dataset(table.replace_schema_metadata(features.arrow_schema.metadata))
+    return as_dataset(table.replace_schema_metadata(features.arrow_schema.metadata))
 
 # %% ../../nbs/data/01_corpus.ipynb #2860501c
 def shares(

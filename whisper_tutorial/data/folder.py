@@ -177,7 +177,7 @@ def load_folder(
 def refuse_common_voice(files:dict, path):
     "Raise `UserError` if the files are a release of Common Voice, whose tables this chapter does not read."
     for p in files.values():
-        if p.name in ("train.tsv", "validated.tsv"): raise UserError(
+        if p.name in ("train.tsv", "validated.tsv") or p.name.startswith("ss-corpus-"): raise UserError(
             f"`{p}` looks like a release of Common Voice; load it with common_voice:{path}")
 
 # %% ../../nbs/data/02_folder.ipynb #3d36f89b
@@ -213,7 +213,8 @@ def put_clip(
     folder:Path,
     n:int        # its row
 )->str:          # its name, from `folder`
-    "Link, copy or write a clip to `folder`."
+    "Link, copy or write a clip to `folder`; `UserError` if there is none."
+    if clip is None: raise UserError(f"row {n + 1} of the corpus has no audio; set such clips aside with `check_corpus`")
     suffix = Path(clip["path"] or "").suffix or f".{soundfile.info(io.BytesIO(clip['bytes'])).format.lower()}"
     name = f"clips/{n:07d}{suffix}"
     if clip["bytes"] is not None: (folder/name).write_bytes(clip["bytes"])

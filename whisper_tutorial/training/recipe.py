@@ -130,7 +130,7 @@ def needs_network(
 )->bool:
     "Say whether `name` can only be had from a network; a misspelt folder is not such a name."
     kind, colon, where = name.partition(":")
-    if colon: return kind in ("zenodo", "hub") or (kind == "common_voice" and where.startswith("mdc:"))
+    if colon: return (kind in ("zenodo", "hub") and not resolve(where).exists()) or f"{kind}:{where}".startswith("common_voice:mdc:")
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not resolve(name.split("/")[0]).exists()
 
 def smoke_sized(recipe:Recipe)->Recipe:
