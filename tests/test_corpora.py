@@ -35,7 +35,7 @@ def test_clips_and_words_belong_together(speech):
 def test_two_clips_are_over_the_window(speech):
     kept, quarantined, warnings = check_corpus(speech)
     assert len(kept) == 2424 and count_reasons(quarantined).values.tolist()[0][:2] == ["longer than the window", 2]
-    assert warnings.check.tolist() == ["speaker in two splits"]  # fsdd and Swahili, as their makers say
+    assert "speaker in two splits" in warnings.check.tolist()  # fsdd and Swahili, as their makers say
 
 
 @real_speech
