@@ -1,12 +1,15 @@
 "Properties that every plan of windows must have, whatever the clips are."
-import math, time
+import itertools, math, time, tracemalloc
 
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from whisper_tutorial import UserError
-from whisper_tutorial.data.concatenation import SLACK_S, STRATEGIES, Plan, Stage, join, plan_windows, resolve_windows
-from whisper_tutorial.speech.audio import SR
+from whisper_tutorial.data import concatenation
+from whisper_tutorial.data.concatenation import (LOOKS, SLACK_S, STRATEGIES, Plan, Stage, best_fit, flat, join, join_corpus, pack, place,
+                                                 plan_stream, plan_windows, resolve_windows)
+from whisper_tutorial.data.corpus import load_corpus, select
+from whisper_tutorial.speech.audio import SR, load_audio
 
 TOLERANCE_S = 1e-6
 odd = st.sampled_from([0.0, -1.0, 30.0, 30.001, 29.9999, 0.1, 1e-9, 1e300, math.inf, -math.inf, math.nan, None])
@@ -59,6 +62,67 @@ def test_no_budget_is_exceeded_and_no_clip_lies_on_another(rows, kw):
             end = plan.offset_s[i] + rows[i][0]
         assert plan.offset_s[members[0]] == 0 and end <= kw["window_s"] + TOLERANCE_S
     assert 0 <= plan.fill <= 1 + TOLERANCE_S and 0 <= plan.token_fill <= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(clips | small_clips, options.filter(lambda kw: kw["strategy"] == "best_fit"), st.integers(2, 40))
+def test_a_stream_has_the_same_properties(rows, kw, buffer):
+    kw, gone = {k: v for k, v in kw.items() if k != "strategy"}, []
+    stream = plan_stream(((s, n) for s, n, _ in rows), buffer, leave_out=lambda *clip: gone.append(clip), **kw)
+    inside = []
+    for window in stream:
+        report = stream.report()
+        assert window and report["clips"] - report["left_out"] - len(inside) <= buffer  # never more are in memory
+        assert sum(rows[i][1] for i, _ in window) + kw["overhead_tokens"] <= kw["max_tokens"]
+        end = -kw["gap_s"]
+        for i, at in window:
+            assert at >= end + kw["gap_s"] - TOLERANCE_S
+            end = at + rows[i][0]
+        assert window[0][1] == 0 and end <= kw["window_s"] + TOLERANCE_S
+        inside += [i for i, _ in window]
+    assert sorted(inside + [i for i, _ in gone]) == list(range(len(rows)))  # none lost, none twice
+    for i, (duration, tokens, _) in enumerate(rows):
+        assert (i in inside) == possible(duration, tokens, kw["window_s"], kw["max_tokens"] - kw["overhead_tokens"])
+    report = stream.report()
+    assert report["clips"] == len(rows) == report["joined"] + report["single"] + report["left_out"]
+    assert sum(report["reasons"].values()) == report["left_out"] == len(gone) and all(reason for _, reason in gone)
+    again = plan_stream(((s, n) for s, n, _ in rows), buffer, **kw)
+    assert [i for window in again for i, _ in window] == inside
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 30_000), st.integers(0, 443)), max_size=80), st.sampled_from([(30_000, 443), (30_000, 30_000), (20, 6), (7, 1000)]))
+def test_the_compiled_way_gives_the_same_windows(rows, holds):
+    rows = [(min(ms, holds[0]), min(n, holds[1])) for ms, n in rows]
+    ms, tokens = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    order = np.argsort(-np.maximum(ms/holds[0], tokens/holds[1]), kind="stable")
+    clips, sizes = flat(best_fit(order.tolist(), ms.tolist(), tokens.tolist(), *holds))
+    for compile_from in (0, len(rows) + 1):
+        found = pack(order, ms, tokens, *holds, compile_from=compile_from)
+        assert np.array_equal(found[0], clips) and np.array_equal(found[1], sizes)
+    slow = place(ms[order], tokens[order], *holds, LOOKS)  # the same loops, run by Python
+    assert np.array_equal(order[np.argsort(slow, kind="stable")], clips)
+
+
+def test_a_whole_plan_is_the_same_compiled_or_not(monkeypatch):
+    rng = np.random.default_rng(0)
+    duration_s, n_tokens = rng.uniform(.5, 12, 5000), rng.integers(1, 150, 5000)
+    plans = []
+    for compile_from in (0, 10_000):
+        monkeypatch.setattr(pack, "__defaults__", (compile_from,))
+        plans.append(plan_windows(duration_s, n_tokens, single_share=.2, overhead_tokens=5, seed=3))
+    assert np.array_equal(plans[0].window, plans[1].window) and np.array_equal(plans[0].offset_s, plans[1].offset_s)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
+    import numba
+    jit = numba.njit
+    def refuse(function, cache=False):
+        if cache: raise RuntimeError("cannot cache function: no locator available")
+        return jit(function)
+    monkeypatch.setattr(numba, "njit", refuse)
+    compiled = concatenation.compiled_place.__wrapped__()
+    assert compiled(np.array([20, 15, 10]), np.array([1, 1, 1]), 30, 448, LOOKS).tolist() == [0, 1, 0]
 
 
 @settings(max_examples=100, deadline=None)
@@ -131,6 +195,59 @@ def test_fill_and_time_on_clips_like_common_voice():
     for strategy in STRATEGIES[:3]: fill[strategy] = plan_windows(duration_s, np.round(4*duration_s), strategy).fill
     assert time.perf_counter() - start < 15  # about half a second; a quadratic search would take minutes
     assert fill["single"] == pytest.approx(.177, abs=.002) and fill["in_order"] == pytest.approx(.898, abs=.005) and fill["best_fit"] >= .99
+
+
+def test_a_million_clips():
+    "About a second on one core, after compiling."
+    duration_s = np.minimum(4.94*np.exp(.38*np.random.default_rng(1).standard_normal(1_000_000)), 30)
+    n_tokens = np.round(4*duration_s)
+    plan_windows(duration_s[:60_000], n_tokens[:60_000])  # compiles
+    start = time.process_time()
+    plan = plan_windows(duration_s, n_tokens, overhead_tokens=5)
+    assert time.process_time() - start < 4  # the machine may be shared
+    assert plan.fill >= .99 and plan.report()["left_out"] == 0 and (np.bincount(plan.window) > 0).all()
+
+
+def test_a_stream_is_full_and_takes_no_memory():
+    def clips(n):
+        rng = np.random.default_rng(1)
+        for _ in range(n//1000): yield from zip(np.minimum(4.94*np.exp(.38*rng.standard_normal(1000)), 30).tolist(), itertools.repeat(20))
+    stream = plan_stream(clips(60_000), buffer=3000, overhead_tokens=5)
+    assert sum(len(w) for w in stream) == 60_000 and stream.report()["fill"] >= .98
+    peaks = []
+    for n in (6000, 24_000):
+        stream = iter(plan_stream(clips(n), buffer=2000))
+        tracemalloc.start(); list(map(len, stream)); peaks.append(tracemalloc.get_traced_memory()[1]); tracemalloc.stop()
+    assert peaks[1] < 1.3*peaks[0] + 200_000
+
+
+def test_clips_that_nobody_completes_do_not_block_a_stream():
+    "Every window holds one of them and is half empty."
+    stream = plan_stream([(16.0, 10)]*1000, buffer=20)
+    assert sum(len(w) for w in stream) == 1000 and stream.report()["windows"] == 1000
+
+
+@pytest.mark.parametrize("wrong, remedy", [
+    (dict(buffer=1), "100_000"), (dict(window_s=0), "Whisper's is 30"), (dict(overhead_tokens=448), "leave room"),
+    (dict(clips=[5.0]), "give such pairs"), (dict(clips=[(5.0,)]), "give such pairs"), (dict(clips=[("five", 1)]), "must be numbers")])
+def test_a_senseless_stream_is_refused(wrong, remedy):
+    with pytest.raises(UserError, match=remedy): list(plan_stream(**(dict(clips=[(5.0, 20)]) | wrong)))
+
+
+def test_evaluation_is_not_joined_unless_the_call_says_so():
+    "A peer joins its evaluation set along with the rest."
+    corpus = load_corpus("common_voice:data/accents")
+    def joined(split, **kw):
+        clips = select(corpus, {"split": split}).select(range(12))
+        return clips, join_corpus(clips, plan_windows(clips["duration_s"], [0]*12, "in_order", window_s=40.0), **kw)
+    with pytest.raises(UserError, match="12 of the clips belong to the test split.*allow_evaluation=True"): joined("test")
+    for kw in ({}, dict(allow_evaluation=True)):
+        with pytest.raises(UserError, match="chooses the checkpoint"): joined("validation", **kw)
+    clips, long = joined("test", allow_evaluation=True)
+    assert len(long) == 1 and long[0]["split"] == "test" and long[0]["text"] == " ".join(clips["text"]) and long.features == clips.features
+    assert len(load_audio(long[0]["audio"])) == pytest.approx(sum(clips["duration_s"])*SR, abs=12*SR*SLACK_S)
+    assert joined("train")[1][0]["split"] == "train"
+    with pytest.raises(UserError, match="plan is of 1 clips, the corpus has 12"): join_corpus(clips, plan_windows([5], [0]), True)
 
 
 @pytest.mark.parametrize("wrong, remedy", [

@@ -122,13 +122,16 @@ def explain(
     known=()      # names that exist, to suggest from
 )->str:           # one line per mistake
     "Say in words what is wrong with the values that were given."
-    def one(e):
-        name = ".".join(map(str, e["loc"]))
+    def one(name, value, errors):
+        e = errors[0]
+        if not name: return str(e["ctx"]["error"])  # of our own checks: what does not go together
         if e["type"] == "extra_forbidden":
             remedy = suggest(name, known) or " There are: " + ", ".join(known)
             return f"there is no parameter `{name}`.{remedy}"
-        return f"`{name}` is {e['input']!r}: {e['msg'][0].lower()}{e['msg'][1:]}"
-    return scrub("; ".join(one(e) for e in error.errors()))
+        return f"`{name}` is {value}: " + ", or ".join(e["msg"][0].lower() + e["msg"][1:] for e in errors)
+    found = {}  # a key that may have one of several types has an error for each
+    for e in error.errors(): found.setdefault((".".join(map(str, e["loc"][:1])), repr(e["input"])), []).append(e)
+    return scrub("; ".join(one(*key, errors) for key, errors in found.items()))
 
 def job_parameters(
     namespace:dict, # `globals()` of the notebook, after the parameters

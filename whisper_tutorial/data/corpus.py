@@ -99,8 +99,8 @@ def in_threads(
     out = []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool, tqdm(desc=label, total=len(items), delay=5) as bar:
         warnings.simplefilter("ignore")  # decoders announce that they try a second way; what fails is reported per clip
-        for start in range(0, len(items), 1000):  # not all at once: an item may hold the bytes of a file
-            out += pool.map(function, items[start:start + 1000])
+        for start in range(0, len(items), 100):  # not all at once: an item may hold the bytes of a file
+            out += pool.map(function, items[start:start + 100])
             bar.update(len(out) - bar.n)
     return out
 
@@ -214,11 +214,20 @@ def with_column(
 )->Dataset:
     "Replace or add a column; the sound is neither read nor copied."
     features = Features({**corpus.features, name: corpus.features.get(name, Value("string"))})
-    table, field = corpus.with_format("arrow")[:], features.arrow_schema.field(name)
-    column, place = pa.array(list(values), field.type), list(features).index(name)
-    if name in corpus.features: table = table.remove_column(place)
-    table = table.add_column(place, field, column)
-    return as_dataset(table.replace_schema_metadata(features.arrow_schema.metadata))
+    own = Features({name: features[name]}).arrow_schema
+    column, rows = pa.array(list(values), own.field(name).type), None
+    if not len(corpus): return as_dataset(features.arrow_schema.empty_table())
+    if corpus._indices is not None:  # a selection: its clips lie scattered in a table that may be on the disk
+        rows = corpus._indices.column(0).to_numpy()
+        if len(np.unique(rows)) < len(rows): corpus, rows = corpus.flatten_indices(keep_in_memory=True), None
+    if rows is not None:  # the new values go to where the clips are
+        corpus, place = Dataset(corpus.data, corpus.info), np.full(corpus.data.num_rows, -1)
+        place[rows] = np.arange(len(rows))
+        column = column.take(pa.array(place, mask=place < 0))
+    rest = corpus.remove_columns([c for c in [name] if c in corpus.column_names])
+    table = concatenate_datasets([rest, as_dataset(pa.table([column], schema=own))], axis=1)
+    table = table.select_columns(list(features))
+    return table if rows is None else table.select(rows)
 
 # %% ../../nbs/data/01_corpus.ipynb #2860501c
 def shares(

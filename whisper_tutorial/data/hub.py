@@ -19,8 +19,8 @@ from typing import NamedTuple
 import datasets, pyarrow as pa, soundfile
 from datasets import Audio, ClassLabel, Dataset, concatenate_datasets
 from ..core import UserError, resolve, scrub, suggest
-from .corpus import (CLEAN, FEATURES, SPLIT_NAMES, as_language, as_string, find_folder, in_threads,
-                                          missing)
+from .corpus import (CLEAN, FEATURES, SPLIT_NAMES, as_dataset, as_language, as_string, find_folder,
+                                          in_threads, missing)
 from .folder import LABELS, TEXT
 from ..speech.audio import audio_duration
 
@@ -260,9 +260,9 @@ def beside_sound(
     plan:Plan
 )->Dataset:         # with the columns of FEATURES
     "Put the sound of a split, where it lies, beside the rest."
-    if not len(part): return Dataset(FEATURES.arrow_schema.empty_table())  # datasets glues nothing to nothing
+    if not len(part): return as_dataset(FEATURES.arrow_schema.empty_table())  # datasets glues nothing to nothing
     sound = part.select_columns(plan.audio).rename_columns({plan.audio: "audio"})
-    return concatenate_datasets([sound, Dataset(light)], axis=1).select_columns(list(FEATURES))
+    return concatenate_datasets([sound, as_dataset(light)], axis=1).select_columns(list(FEATURES))
 
 # %% ../../nbs/data/06_hub.ipynb #af692bd3
 STREAMED = 16  # clips that are read at once: few, because here the sound comes along

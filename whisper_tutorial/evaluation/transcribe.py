@@ -59,13 +59,15 @@ def transcribe(
     task:str="transcribe",   # or "translate", into English
     batch_size:int=None,     # clips at a time; `None`: 16 on a CPU, 32 on a GPU
     device:str="auto",       # "auto", "cuda", "mps" or "cpu"; the model is moved there
-    max_new_tokens:int=None  # where to stop a text that does not end; `None`: where the decoder's positions end
+    max_new_tokens:int=None, # where to stop a text that does not end; `None`: where the decoder's positions end
+    dialect:str=None,        # of all clips: the token behind the language's, such as "ar-ma"
+    language_like:str=None   # the relative whose token is taken if the tokenizer has none for the language
 )->list[str]:                # what was heard, in the corpus's order
     "Decode each clip greedily in a full window; `UserError` for a clip too long, unreadable, or of unknown language."
     import torch
     device, n_samples, n_mels = pick_device(device), window_samples(model), model.config.num_mel_bins
     tokenizer = check_tokenizer(model, tokenizer)
-    prompts = language_prompts(tokenizer, corpus, language, task)
+    prompts = language_prompts(tokenizer, corpus, language, task, dialect, language_like)
     room = model.config.max_target_positions - len(prompts[0]) if prompts else 0
     batches = batches_by_length(corpus["duration_s"], batch_size or (16 if device == "cpu" else 32))
     texts, was_training = [""]*len(corpus), model.training
@@ -90,12 +92,12 @@ def batches_by_length(
     order = np.argsort([-(d or 0.) for d in duration_s], kind="stable").tolist()
     return [order[i:i+batch_size] for i in range(0, len(order), batch_size)]
 
-def language_prompts(tokenizer, corpus, language, task)->list[list[int]]:
+def language_prompts(tokenizer, corpus, language, task, dialect=None, language_like=None)->list[list[int]]:
     "Make each clip's prompt; `UserError` for a clip of unknown language."
     languages = [language or own for own in corpus["language"]]
     if None in languages: raise UserError(
         f"the language of clip `{corpus['id'][languages.index(None)]}` is unknown; name it with `language`, such as en")
-    prompt = {code: prompt_tokens(tokenizer, code, task) for code in set(languages)}
+    prompt = {code: prompt_tokens(tokenizer, code, task, False, dialect, language_like) for code in set(languages)}
     return [prompt[code] for code in languages]
 
 def clip_mel(clip:dict, n_samples:int, n_mels:int)->np.ndarray: # (n_mels, n_frames)

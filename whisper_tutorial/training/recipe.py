@@ -14,6 +14,7 @@ import pydantic, yaml
 from pydantic import Field
 
 from ..core import UserError, explain, resolve, root, suggest
+from ..data.augment import read_effects
 
 # %% ../../nbs/training/02_recipe.ipynb #f2c5f0d1
 Where = dict[str, str | list[str]]  # column of the corpus → value, or values, that a row must have
@@ -27,6 +28,9 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="where the clips come from, KIND:PATH, or several")
     where: Where | None = Field(None, description="only rows with these values, such as {source: fsdd}")
     language: str | None = Field(None, description="Whisper's code for all clips; null: each clip's own")
+    language_like: str | None = Field(None,
+        description="the relative whose token is taken where the tokenizer has none for the language")
+    dialect: str | None = Field(None, description="the token behind the language's, such as ar-ma; a new one begins from the language's")
     task: Literal["transcribe", "translate"] = Field("transcribe",
         description="what the text is: the words, or their translation into English")
     probe: Where | None = Field(None,
@@ -36,6 +40,11 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="how clips are joined")
     single_share: float = Field(.5, ge=0, le=1,
         description="share of the clips that stay alone in their window, as they are evaluated")
+    gap_s: float = Field(0., ge=0, le=30, description="seconds of silence between joined clips")
+    timestamps: float = Field(0., ge=0, le=1,
+        description="share of the windows whose labels say when each clip begins and ends")
+    previous_text: float = Field(0., ge=0, le=1,
+        description="share of the windows that read what was said before, of those where `recording` tells it")
     windows: Literal["auto"] | list[dict] | None = Field("auto",
         description="stages of window lengths, [{share, seconds, batch_windows}, …]; "
                     "auto: short ones first; null: the model's only")
@@ -59,6 +68,12 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="of the arithmetic; auto: bf16 where the GPU has it, else fp32")
     torch_threads: int = Field(2, ge=1, description="CPU threads; fixed, because sums depend on their order")
     # noise
+    specaugment: Literal["basic", "double"] | None = Field(None,
+        description="holes in the picture: SpecAugment's LibriSpeech Basic or Double; null: none")
+    augment: list[str | dict] | None = Field(None,
+        description="effects on single clips, such as [speed, {noise: {snr_db: [5, 20], p: 0.5}}]; null: none")
+    bpe_dropout: float = Field(0., ge=0, lt=1, description="share of the tokenizer's merges that are passed over; 0: off")
+    stochastic_depth: float = Field(0., ge=0, lt=1, description="share of the layers that a step leaves out; 0: off")
     token_noise: float = Field(0., ge=0, lt=1,
         description="share of what the decoder reads that is replaced by random text")
     # run
@@ -92,6 +107,7 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.min_learning_rate > self.learning_rate: raise ValueError(
             f"`min_learning_rate` {self.min_learning_rate:g} is above `learning_rate` {self.learning_rate:g}; "
             "swap or lower it")
+        read_effects(self.augment)
         if self.n_state % self.n_head: raise ValueError(
             f"`n_state` {self.n_state} cannot be cut into {self.n_head} heads; make it a multiple of `n_head`")
         return self
