@@ -214,6 +214,13 @@ def test_accumulation_cuts_the_same_windows():
         assert torch.equal(torch.cat([parts[4*i + k]["input_features"] for k in range(4)]), whole[i]["input_features"])
 
 
+def test_a_stage_may_be_too_short_for_a_step():
+    stages = [Stage(.04, 3., 4), Stage(.04, 5., 4), Stage(.52, 10., 4), Stage(.4, 30., 4)]
+    windows = made(stages=stages, steps=2)
+    assert [f["steps"] for f in windows.filled] == [0, 0, 1, 1] and len(windows) == 2
+    assert [windows[i]["input_features"].shape[2] for i in range(2)] == [1000, 3000]
+
+
 def test_each_epoch_has_other_neighbours_and_the_seed_decides():
     windows = made(steps=100, single_share=0.)
     n, epochs, pairs = len(accents()), [], []

@@ -12,7 +12,8 @@ out, data, moment = sys.argv[1:]
 def die(*args): os.kill(os.getpid(), signal.SIGKILL)
 if moment == "the verdict": ft.finish = die
 recipe = load_recipe("quickstart", steps=12, checkpoint_steps=4, where={"accent": ["German", "American"]}, probe={"accent": "Scottish"}, windows="auto",
-                     batch_windows=2, torch_threads=1, out_dir=out)
+                     batch_windows=2, torch_threads=1, out_dir=out, language="en", dialect="en-de", gap_s=.2, timestamps=.5, specaugment="basic",
+                     augment=["speed", "noise"], bpe_dropout=.1, stochastic_depth=.1, token_noise=.1, interpolate=.9)
 ft.finetune(recipe, lambda log: die() if str(log[-1]["step"]) == moment else None)
 """
 

@@ -190,7 +190,8 @@ def _add_stage(self:TrainingWindows, stage, n_steps:int):
     sizes = sizes[:wanted]; n = sizes.sum()
     self._parts.append((clip[:n], offset_ms[:n], speed[:n] if self.effects else speed[:0], sizes))
     shares = np.linspace(0, stage.batch_windows, self.micro_batches + 1).round().astype(int)[1:]
-    self._cuts.append((self._cuts[-1][-1] + np.add.outer(np.arange(n_steps)*stage.batch_windows, shares)).ravel())
+    if n_steps: self._cuts.append(  # a stage may be too short for a step
+        (self._cuts[-1][-1] + np.add.outer(np.arange(n_steps)*stage.batch_windows, shares)).ravel())
     sound = sum(np.add.reduceat(self.durations[clip[:n]]/speed[:n], np.cumsum(sizes) - sizes).tolist()) if n else 0.
     room = max(wanted, 1)*stage.seconds
     self.filled.append(dict(seconds=stage.seconds, steps=n_steps, batch_windows=stage.batch_windows) | report | dict(
