@@ -103,6 +103,62 @@ def test_make_accents(tmp_path):
     assert {p.name: p.read_text().splitlines()[0] for p in (tmp_path/"accents").rglob("*.tsv")} == tables
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    "Forty clips of a user, four of which cannot be trained on."
+    from conftest import own_recordings
+    folder = own_recordings(tmp_path_factory.mktemp("own")/"clips", ("German", "Hindi"), train=10, test=8)
+    names = sorted(folder.glob("*.mp3"))
+    for broken in names[:3]: broken.write_bytes(b"no sound"*50)
+    names[3].unlink()
+    out = tmp_path_factory.mktemp("run")/"mine"
+    return folder, out, make("prepare", OUT=out, ARGS=f"-p data folder:{folder}")
+
+
+def test_prepare_loses_no_clip(prepared):
+    from whisper_tutorial.data.corpus import fingerprint, load_corpus
+    folder, run, done = prepared
+    assert done.returncode == 0, done.text
+    assert done.text.splitlines()[-1] == f"report: {run/'report.html'}"
+    manifest, aside = json.loads((run/"manifest.json").read_text()), rows(run/"quarantine.csv")
+    assert manifest["clips"] == dict(found=36, kept=32, quarantined=4, written=32) and manifest["finished"]
+    assert [r["reason"].split(":")[0] for r in aside].count("cannot be decoded") == 3 and all(r["reason"] for r in aside)
+    corpus = load_corpus(f"folder:{run}/corpus")
+    assert not {*corpus["id"]} & {r["id"] for r in aside}
+    assert len(corpus) == 32 and fingerprint(corpus) == manifest["fingerprint_written"]
+    assert set(corpus["split"]) == {"train", "validation", "test"}  # the second was not there
+
+
+def test_prepare_again_and_train_on_it(prepared):
+    folder, run, _ = prepared
+    done = make("prepare", OUT=run, ARGS=f"-p data folder:{folder} -y 'quarantine: [wrong language]' -p seed 1")
+    assert done.returncode == 0, done.text
+    from whisper_tutorial.training import finetune as ft
+    from whisper_tutorial.training.recipe import load_recipe
+    begun = ft.start(load_recipe("quickstart", smoke=True, data=f"folder:{run}/corpus", probe=None, out_dir=str(run.parent/"trained")))
+    assert len(begun.quarantined) == 0
+
+
+@pytest.mark.parametrize("args, message", [
+    ("-y 'quarantine: [silnt]'", "Did you mean `silent`?"),
+    ("-y 'weights: {acents: 1}'", "`weights` names 'acents'"),
+    ("-p data zenod:1342401", "Did you mean `zenodo`?")])
+def test_prepare_refuses(args, message, tmp_path):
+    done = make("prepare", OUT=tmp_path/"run", ARGS=f"{SMOKE} {args}")
+    said = [l for l in done.text.splitlines() if l and not l.startswith("make: ***")][-1]
+    assert done.returncode != 0 and said.startswith("UserError: ") and message in said, done.text
+    assert [p.name for p in (tmp_path/"run").iterdir()] == ["prepare.ipynb"]  # nothing has begun
+
+
+def test_bench(tmp_path):
+    done = make("bench", OUT=tmp_path/"run", ARGS=SMOKE)
+    assert done.returncode == 0, done.text
+    found = json.loads((tmp_path/"run/benchmarks.json").read_text())
+    assert all(row["rate"] > 0 for row in found["speed"])
+    assert [row["way"] for row in found["accuracy"]] == ["before", *2*["in order", "short windows first"]]
+    assert all(0 <= row[kind] and row["clips"] > 0 for row in found["accuracy"][1:] for kind in ("single", "joined", "cut"))
+
+
 SPEECH = os.environ.get("WHISPER_TUTORIAL_SPEECH")
 
 

@@ -117,6 +117,7 @@ def trainer_for(
     callbacks=()
 )->DenseTrainer:
     "Set transformers' trainer up so that it takes our micro-batches, in our order."
+    os.environ.setdefault("DS_ACCELERATOR", device)  # else DeepSpeed, where installed, remarks on it
     r, log = recipe, max(1, recipe.steps//50)
     often = r.checkpoint_steps or min(max(1, r.steps//10), 500)
     save = math.ceil(often/log)*log  # when it logs: then a continued log is the same log
@@ -176,7 +177,6 @@ def start(
         f"The same step on one: -p gpus 1 -p gradient_accumulation {r.gradient_accumulation*r.gpus}")
     if r.model == "new" and r.interpolate < 1: raise UserError(
         f"`interpolate` is {r.interpolate:g}, but `model: new` has no old weights to mix with; set it to 1")
-    os.environ.setdefault("DS_ACCELERATOR", device)  # else DeepSpeed, where installed, remarks on it
     torch.set_num_threads(r.torch_threads); set_seed(r.seed)
     torch.use_deterministic_algorithms(device == "cpu")  # else two threads add the decoder's positions in any order
     with watch("load"):
