@@ -51,6 +51,7 @@ LOCALE = r"[a-z]{2,3}(-[A-Za-z]{2,8})?"  # sw, pa-IN, rm-vallader
 
 def seconds(ms:str)->float|None: return int(ms)/1000 or None if ms.isdecimal() else None
 
+# %% ../../nbs/data/04_common_voice.ipynb #569e06f3
 def read_durations(
     folder:Path # of a language
 )->dict:        # clip → seconds
@@ -60,6 +61,7 @@ def read_durations(
     with open(path, encoding="utf-8-sig") as f: name = f.readline().split("\t")[0]  # `clip`, or `filename`
     return {line[name]: seconds(line["duration[ms]"]) for line in read_tsv(path, ("duration[ms]",))}
 
+# %% ../../nbs/data/04_common_voice.ipynb #3bf8135b
 def as_row(
     line:dict,    # of a TSV
     folder:Path,  # of the language
@@ -99,6 +101,7 @@ def spontaneous_table(
     "Find the table of a release of spontaneous speech."
     return next(iter(sorted(folder.glob("ss-corpus-*.tsv"))), None) if (folder/"audios").is_dir() else None
 
+# %% ../../nbs/data/04_common_voice.ipynb #8e553581
 def load_spontaneous(
     folder:Path # `sps-corpus-…`
 ):              # yields rows for `make_corpus`
@@ -131,6 +134,7 @@ def language_name(
     tables = (folder/f"{t}.tsv" for t in (*TABLES, "validated"))
     return folder.name if (folder/"clips").is_dir() and any(t.exists() for t in tables) else None
 
+# %% ../../nbs/data/04_common_voice.ipynb #550ed3f7
 def find_languages(
     folder:Path # a language, a release, or what holds releases
 )->dict:        # folder → the name of its language
@@ -142,6 +146,7 @@ def find_languages(
         level = sorted(Path(e.path) for e in inner if e.is_dir())
     return found
 
+# %% ../../nbs/data/04_common_voice.ipynb #5fa8f45f
 def check_languages(found:dict, folder:Path):
     "Raise `UserError` if there is no release in `folder`, one without clips, or several of one language."
     if not found: raise UserError(
@@ -165,6 +170,7 @@ def as_table(
         for k, v in row.items(): columns.setdefault(k, []).append(v)
     return pd.DataFrame(columns, dtype=object)
 
+# %% ../../nbs/data/04_common_voice.ipynb #86a3bb81
 def load_languages(
     folder:Path,
     known:dict   # what somebody else says: `licence`, `language`; used where the release is silent
@@ -182,8 +188,10 @@ def load_languages(
         f"no clip in `{folder}` is approved yet: train, dev, test and validated are empty; wait for a later release")
     return make_corpus(table, "common_voice")
 
+# %% ../../nbs/data/04_common_voice.ipynb #52cfd4d9
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 
+# %% ../../nbs/data/04_common_voice.ipynb #a3ccd397
 def load_common_voice(
     path # the folder of a language, of a release, or what holds them; a .tar.gz; or mdc:ID of Mozilla Data Collective
 )->Dataset:
@@ -225,6 +233,7 @@ def why_refused(
         "command " + ("goes on from there" if e.checksum else "starts it again"))
     return f"Mozilla Data Collective cannot be asked for `{name}` ({why(e)}); check the network, and repeat"
 
+# %% ../../nbs/data/04_common_voice.ipynb #b03397a6
 @contextlib.contextmanager
 def refusals(
     name:str # of the dataset
@@ -237,7 +246,7 @@ def refusals(
         if isinstance(cause, KeyboardInterrupt) or getattr(cause, "errno", None): raise cause from None
         raise UserError(why_refused(e, name)) from None
 
-# %% ../../nbs/data/04_common_voice.ipynb #b03397a6
+# %% ../../nbs/data/04_common_voice.ipynb #9abc83e7
 @contextlib.contextmanager
 def growing(
     path:Path, # that somebody else writes
@@ -252,9 +261,11 @@ def growing(
         try: yield
         finally: done.set(); watch.join()
 
+# %% ../../nbs/data/04_common_voice.ipynb #49e43fa9
 def is_cut(e)->bool: # whether another attempt may help
     return isinstance(e, client().download.DownloadError) and isinstance(e.__cause__, requests.RequestException)
 
+# %% ../../nbs/data/04_common_voice.ipynb #d4189ea4
 def fetch_archive(
     about,      # what the Data Collective says of the dataset
     place:Path
@@ -298,6 +309,7 @@ def check_key(
     if not re.fullmatch(r"[!-~]+", key): raise UserError(  # requests would say so with the key in the message
         "MDC_API_KEY holds a space, a line break or a letter that no key has; set it again, without what is around it")
 
+# %% ../../nbs/data/04_common_voice.ipynb #a3f04cc4
 def fetch_release(
     name:str,    # of a dataset
     record:Path  # where it is noted
@@ -314,6 +326,7 @@ def fetch_release(
         licence = about.licenseAbbreviation or about.license
         write_json(record, dict(folder=str(folder), licence=licence, language=about.locale))
 
+# %% ../../nbs/data/04_common_voice.ipynb #36f76c65
 def download_release(
     dataset:str # an id, a slug, or the address of a dataset's page
 )->tuple:       # the unpacked folder, and what is known of it: `licence`, `language`

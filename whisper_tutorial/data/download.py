@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NO_QUERIES', 'BACKOFF_S', 'MAX_WAIT_S', 'TIMEOUT_S', 'REMEDIES', 'SUMS', 'PIECE', 'TRIES', 'CUT', 'CHUNK', 'NOTES',
            'RATIO', 'ALWAYS', 'BY_HAND', 'Remote', 'cache_folder', 'bare', 'NoQueries', 'origin', 'TokenFor', 'Patient',
-           'session', 'ask', 'why', 'verify', 'nbytes', 'check_space', 'writing', 'receive', 'fetch', 'finish',
-           'is_whole', 'begin', 'check_names', 'download', 'fetch_all', 'inside', 'Member', 'zip_members',
+           'session', 'why', 'ask', 'verify', 'nbytes', 'check_space', 'writing', 'receive', 'finish', 'fetch',
+           'is_whole', 'begin', 'check_names', 'fetch_all', 'download', 'inside', 'Member', 'zip_members',
            'StrictTarInfo', 'tar_members', 'check_growth', 'write_members', 'write_member', 'write_link', 'new_folder',
            'unpacked', 'write_archive', 'unpack']
 
@@ -47,6 +47,7 @@ def bare(url)->str: # scheme, host, port and path
     u = urlsplit(str(url))
     return f"{u.scheme}://{u.netloc.rpartition('@')[2]}{u.path}"
 
+# %% ../../nbs/data/03_download.ipynb #76d92bd5
 class NoQueries(logging.Filter):
     "Cuts the queries of addresses out of a log."
     def filter(self, record):
@@ -85,6 +86,7 @@ class Patient(Retry):
         if seconds > 5: tqdm.write(f"the server asks us to wait {seconds:.0f} s")
         return super().sleep_for_retry(response)
 
+# %% ../../nbs/data/03_download.ipynb #9b257d18
 def session(
     home:str|None=None, # the place that may see the token: "https://zenodo.org"
     token:str|None=None # sent as `Authorization: Bearer …`
@@ -105,6 +107,13 @@ REMEDIES = {401: "the token is wrong or has expired; make a new one",
             404: "there is nothing at this address; check it", 410: "it was taken away; look for a newer version",
             429: "too many requests; wait a few minutes, and repeat"}
 
+# %% ../../nbs/data/03_download.ipynb #28571267
+def why(e)->str: # without an address: it may hold a secret
+    "Say what broke a connection."
+    inner = getattr(e.args[0] if e.args else e, "reason", e)  # urllib3's own error
+    return f"{type(inner).__name__}: " + re.sub(r"\?\S+", "", str(inner)).rpartition(": ")[2]
+
+# %% ../../nbs/data/03_download.ipynb #9042c74b
 def ask(
     session:requests.Session,
     url:str,
@@ -119,14 +128,10 @@ def ask(
     remedy = REMEDIES.get(answer.status_code, "the server has a problem; repeat later")
     raise UserError(f"`{bare(answer.url)}` answered {answer.status_code} ({answer.reason}): {remedy}")
 
-def why(e)->str: # without an address: it may hold a secret
-    "Say what broke a connection."
-    inner = getattr(e.args[0] if e.args else e, "reason", e)  # urllib3's own error
-    return f"{type(inner).__name__}: " + re.sub(r"\?\S+", "", str(inner)).rpartition(": ")[2]
-
 # %% ../../nbs/data/03_download.ipynb #6bc067ae
 SUMS = ("md5", "sha1", "sha256", "sha512")
 
+# %% ../../nbs/data/03_download.ipynb #73a7944f
 def verify(
     path:Path,
     checksum:str # "md5:…", "sha256:…"
@@ -143,6 +148,7 @@ def verify(
 # %% ../../nbs/data/03_download.ipynb #54062644
 def nbytes(n:float)->str: return tqdm.format_sizeof(n, "B")  # 1.50GB
 
+# %% ../../nbs/data/03_download.ipynb #868aab74
 def check_space(
     folder:Path, # that exists
     needed:int   # bytes
@@ -153,6 +159,7 @@ def check_space(
         f"{nbytes(needed)} are needed in `{folder}`, and {nbytes(free)} are free; make room there, or set "
         "WHISPER_TUTORIAL_CACHE to a folder on a larger disk")
 
+# %% ../../nbs/data/03_download.ipynb #d90e5c12
 @contextlib.contextmanager
 def writing(folder:Path):
     "Say in words what the disk refuses: `UserError`."
@@ -166,6 +173,7 @@ def writing(folder:Path):
 # %% ../../nbs/data/03_download.ipynb #ed7aedc2
 PIECE = 1 << 16  # bytes
 
+# %% ../../nbs/data/03_download.ipynb #784aaf44
 def receive(
     remote:Remote,
     part:Path,             # what is here so far
@@ -188,10 +196,24 @@ def receive(
                 f.write(piece); count(len(piece))
     return True
 
+# %% ../../nbs/data/03_download.ipynb #50a1b70a
+def finish(remote:Remote, part:Path, path:Path):
+    "Rename `part` if it is what was announced, else delete it: `UserError`."
+    seen = part.stat().st_size
+    try:
+        if remote.size not in (None, seen): raise UserError(
+            f"`{path}` has {seen} bytes, and {remote.size} were announced; fetch it again")
+        if remote.checksum: verify(part, remote.checksum)
+    except UserError:
+        part.unlink()
+        raise
+    os.replace(part, path)
+
 # %% ../../nbs/data/03_download.ipynb #8afaf71d
 TRIES = 5  # connections in a row that bring nothing
 CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
+# %% ../../nbs/data/03_download.ipynb #1c138e6a
 def fetch(
     remote:Remote,
     folder:Path,
@@ -211,18 +233,6 @@ def fetch(
         time.sleep(BACKOFF_S*(TRIES - left))
     finish(remote, part, folder/remote.name)
 
-def finish(remote:Remote, part:Path, path:Path):
-    "Rename `part` if it is what was announced, else delete it: `UserError`."
-    seen = part.stat().st_size
-    try:
-        if remote.size not in (None, seen): raise UserError(
-            f"`{path}` has {seen} bytes, and {remote.size} were announced; fetch it again")
-        if remote.checksum: verify(part, remote.checksum)
-    except UserError:
-        part.unlink()
-        raise
-    os.replace(part, path)
-
 # %% ../../nbs/data/03_download.ipynb #3e9814e2
 def is_whole(remote:Remote, folder:Path)->bool:
     "Tell whether `remote` is in `folder` already, as it should be."
@@ -231,6 +241,7 @@ def is_whole(remote:Remote, folder:Path)->bool:
     try: return not remote.checksum or verify(path, remote.checksum) is None
     except UserError: return False
 
+# %% ../../nbs/data/03_download.ipynb #573a1127
 def begin(remote:Remote, folder:Path)->int: # bytes that are here already
     "Make or keep the unfinished file of `remote`."
     part = folder/f"{remote.name}.part"
@@ -238,6 +249,7 @@ def begin(remote:Remote, folder:Path)->int: # bytes that are here already
     if not remote.checksum or part.stat().st_size > (remote.size or float("inf")): os.truncate(part, 0)
     return part.stat().st_size
 
+# %% ../../nbs/data/03_download.ipynb #37e7a86f
 def check_names(remotes:list):
     "Raise `UserError` for a name that is no plain file name, and for two that are the same."
     names = [r.name for r in remotes]
@@ -247,6 +259,18 @@ def check_names(remotes:list):
     twice = {n for n in names if names.count(n) > 1}
     if twice: raise UserError(f"the server offers several files called {min(twice)!r}; fetch them by hand")
 
+# %% ../../nbs/data/03_download.ipynb #49371a1b
+def fetch_all(remotes:list, folder:Path, session, count, pool):
+    "Fetch `remotes` with the threads of `pool`; the first error, or Ctrl-C, stops all."
+    stop = threading.Event()
+    jobs = [pool.submit(fetch, r, folder, session, count, stop) for r in remotes]
+    try:
+        for job in as_completed(jobs): job.result()
+    except BaseException:
+        stop.set(); pool.shutdown(cancel_futures=True)
+        raise
+
+# %% ../../nbs/data/03_download.ipynb #fe4e57b9
 def download(
     remotes:list,     # of `Remote`
     folder,           # where they are put; made if needed
@@ -265,16 +289,6 @@ def download(
             with tqdm(desc="download", total=total or None, initial=have, unit="B", unit_scale=True, delay=1) as bar:
                 fetch_all(todo, folder, session, bar.update, pool)
     return [folder/r.name for r in remotes]
-
-def fetch_all(remotes:list, folder:Path, session, count, pool):
-    "Fetch `remotes` with the threads of `pool`; the first error, or Ctrl-C, stops all."
-    stop = threading.Event()
-    jobs = [pool.submit(fetch, r, folder, session, count, stop) for r in remotes]
-    try:
-        for job in as_completed(jobs): job.result()
-    except BaseException:
-        stop.set(); pool.shutdown(cancel_futures=True)
-        raise
 
 # %% ../../nbs/data/03_download.ipynb #cb57a226
 def inside(
@@ -296,6 +310,7 @@ class Member:
     open:object=None # gives something to read from
     target:str=""    # of a link: another member
 
+# %% ../../nbs/data/03_download.ipynb #1440e82f
 def zip_members(z):
     "List the members of a `ZipFile`; `UserError` if it is encrypted."
     kinds = {0: "file", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
@@ -313,6 +328,7 @@ def zip_members(z):
 CHUNK = 1 << 20  # bytes
 NOTES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
+# %% ../../nbs/data/03_download.ipynb #ec07f22c
 class StrictTarInfo(tarfile.TarInfo):
     "To tarfile a broken header is the end of the archive; here it is an error."
     @classmethod
@@ -323,6 +339,7 @@ class StrictTarInfo(tarfile.TarInfo):
         if info.type in NOTES and info.size > CHUNK: raise tarfile.ReadError("a name of a megabyte")  # read all at once
         return info
 
+# %% ../../nbs/data/03_download.ipynb #8d30c82e
 def tar_members(t):
     "List the members of a `TarFile`, as they come."
     while (i := t.next()) is not None:
@@ -346,6 +363,7 @@ def check_growth(
         f"`{archive}` has {nbytes(packed)} and says that it holds {nbytes(size)} or more, as no archive of speech "
         "does; do not trust it")
 
+# %% ../../nbs/data/03_download.ipynb #8d95071a
 def write_members(
     members,     # of an archive
     archive:Path,
@@ -368,6 +386,7 @@ def write_members(
 # %% ../../nbs/data/03_download.ipynb #51ad871e
 BY_HAND = "unpack it by hand, and load the folder"
 
+# %% ../../nbs/data/03_download.ipynb #4aba15c4
 def write_member(m:Member, path:Path, count):
     "Write one file with exactly as many bytes as were announced; `UserError` if there is one of this name."
     left = m.size
@@ -382,6 +401,7 @@ def write_member(m:Member, path:Path, count):
         f"the archive holds `{m.name}` twice, or a file and a folder of one name; {BY_HAND}") from None
     if left: raise ValueError(f"{left} bytes of `{m.name}` are missing")
 
+# %% ../../nbs/data/03_download.ipynb #cbe39e7b
 def write_link(m:Member, path:Path, folder:Path):
     "Give a file of the archive a second name; `UserError` if there is no such file."
     target = folder/inside(posixpath.normpath(m.target))
@@ -392,7 +412,7 @@ def write_link(m:Member, path:Path, folder:Path):
     except FileExistsError: raise UserError(f"the archive holds `{m.name}` twice; {BY_HAND}") from None
     except OSError: shutil.copyfile(target, path)  # a disk that knows no links
 
-# %% ../../nbs/data/03_download.ipynb #d90e5c12
+# %% ../../nbs/data/03_download.ipynb #21581078
 @contextlib.contextmanager
 def new_folder(path:Path):
     "Give a temporary folder beside `path`, renamed to it at the end, deleted after an error."
@@ -407,12 +427,14 @@ def new_folder(path:Path):
             if not path.is_dir(): raise  # else another process was faster
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
+# %% ../../nbs/data/03_download.ipynb #c0e0ffb3
 def unpacked(archive:Path)->Path:
     "Name the place of an unpacked archive in the cache."
     about = archive.stat()
     mark = hashlib.sha256(f"{archive.name} {about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:10]
     return cache_folder("unpacked", re.sub(r"(\.tar)?\.\w+$", "", archive.name) + "-" + mark)
 
+# %% ../../nbs/data/03_download.ipynb #cc610878
 def write_archive(archive:Path, folder:Path):
     "Unpack `archive` into `folder`, by what it is, and not by what it is called."
     with open(archive, "rb") as f: is_zip = f.read(4) in (b"PK\3\4", b"PK\5\6")
@@ -424,6 +446,7 @@ def write_archive(archive:Path, folder:Path):
     else:
         with tarfile.open(archive, tarinfo=StrictTarInfo) as t: write_members(tar_members(t), archive, folder)
 
+# %% ../../nbs/data/03_download.ipynb #97c00794
 def unpack(
     archive,   # a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz
     into=None  # a folder that does not exist yet; None: a place of its own in the cache
