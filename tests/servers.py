@@ -116,7 +116,7 @@ class Record:
     title: str = "A corpus"
     checksums: dict = field(default_factory=dict)  # name → what is said in place of the right one
     sizes: dict = field(default_factory=dict)
-    latest: str | None = None  # this id stands for all versions: a redirect to the latest
+    latest: str | None = None  # this id stands for all versions: the interface knows only its /versions/latest
     content_at: str | None = None  # the address of another server to which the content is redirected
     links_at: str | None = None    # the address of another server to which the links of the files point
 
@@ -140,10 +140,12 @@ class Zenodo(Server):
             page = Answer(b"<!doctype html><title>Record</title>", headers={"Content-Type": "text/html"})
             if self.share and request.query.get("token") == self.share: page.headers["Set-Cookie"] = "session=shared" + self.secure
             return page if found[1] in self.records else Answer(b"", 404)
+        found = re.fullmatch(r"/api/records/(\d+)/versions/latest", request.path)
+        if found and (record := self.records.get(found[1])):
+            return Answer(b"", 301, {"Location": f"{self.url}/api/records/{record.latest or found[1]}"})
         found = re.fullmatch(r"/api/records/(\d+)(/files(?:/(.+)/content)?)?", request.path)
         record = found and self.records.get(found[1])
-        if not record: return as_json({"status": 404, "message": "The persistent identifier does not exist."}, 404)
-        if record.latest: return Answer(b"", 301, {"Location": f"{self.url}/api/records/{record.latest}{found[2] or ''}"})
+        if not record or record.latest: return as_json({"status": 404, "message": "The persistent identifier does not exist."}, 404)
         if not found[2]: return as_json(self.metadata(found[1], record, self.may_read(request, record)))
         if not self.may_read(request, record): return as_json({"status": 403, "message": "Permission denied."}, 403)
         if not found[3]: return as_json({"enabled": True, "entries": self.entries(found[1], record)})

@@ -214,6 +214,16 @@ def test_saved_corpora_come_back(tmp_path):
         assert fingerprint(load_corpus(f"hub:{tmp_path/name}")) == fingerprint(accents)
 
 
+def test_a_copy_of_what_has_left_the_hub(tmp_path):
+    "Common Voice is no longer on the hub; a copy that somebody still has is read."
+    row = dict(audio=sound(1), sentence="Habari.", locale="sw", client_id="v1")
+    features = dict(audio=Audio(), sentence=STRING, locale=STRING, client_id=STRING)
+    folder = write(tmp_path/"mozilla-foundation"/"common_voice_17_0", test=parquet([row], features))
+    clip, = both(folder)
+    assert (clip["text"], clip["language"], clip["speaker"], clip["split"]) == ("Habari.", "sw", "v1", "test")
+    with pytest.raises(UserError, match="common_voice:mdc:DATASET_ID"): load_hub("mozilla-foundation/common_voice_17_0")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_sound_stays_on_the_disk(tmp_path):
     "80 MB of sound: neither loading nor pickling (which datasets does for its fingerprints and workers) may hold it."

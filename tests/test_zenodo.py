@@ -119,6 +119,7 @@ def test_a_second_call_asks_for_nothing(zenodo, monkeypatch):
 def test_the_number_of_all_versions_gives_the_latest(zenodo):
     zenodo.records["99"] = Record({}, latest="100")
     assert set(load_corpus("zenodo:99")["source"]) <= {"zenodo:100", "mine"}
+    assert [r.path for r in zenodo.log][:4] == [f"/api/records/{p}" for p in ("99", "99/versions/latest", "100", "100/files")]
 
 
 def test_a_cut_connection_costs_a_piece(zenodo):

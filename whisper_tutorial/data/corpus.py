@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'FEATURES', 'SPLIT_NAMES', 'CLEAN', 'KINDS', 'MAX_GROWTH', 'CARVED', 'SPEAKERS', 'missing', 'as_string',
-           'as_number', 'as_text', 'as_split', 'as_language', 'as_audio', 'in_threads', 'fill_durations', 'make_corpus',
-           'column_names', 'check_ids', 'new_dataset', 'as_dataset', 'load_one', 'find_folder', 'load_corpus',
-           'join_corpora', 'number_ids', 'with_column', 'shares', 'mix_corpora', 'as_shares', 'number_repeats',
-           'mix_streams', 'select', 'agree', 'list_values', 'summary', 'labelled', 'show_durations', 'carve',
-           'split_corpus', 'fingerprint', 'digest']
+           'as_number', 'as_text', 'as_split', 'as_language', 'as_audio', 'in_threads', 'fill_durations',
+           'column_names', 'check_ids', 'new_dataset', 'as_dataset', 'make_corpus', 'load_one', 'find_folder',
+           'number_ids', 'join_corpora', 'with_column', 'load_corpus', 'shares', 'mix_corpora', 'as_shares',
+           'number_repeats', 'mix_streams', 'agree', 'list_values', 'select', 'summary', 'labelled', 'show_durations',
+           'carve', 'split_corpus', 'fingerprint', 'digest']
 
 # %% ../../nbs/data/01_corpus.ipynb #23ffe4a5
 import hashlib, importlib, json, os, warnings
@@ -41,28 +41,32 @@ FEATURES = Features({
     "confidence": Value("float64"),  # of pseudo-labels, 0 to 1
 })
 
-# %% ../../nbs/data/01_corpus.ipynb #618543e8
-SPLIT_NAMES = {s: s for s in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")  # a source's name → ours
-
+# %% ../../nbs/data/01_corpus.ipynb #c06c6d25
 def missing(v)->bool:
     "Tell whether a table says nothing here: None, pandas' NA, `nan` or blanks."
     return v is None or v is pd.NA or (isinstance(v, float) and v != v) or (isinstance(v, str) and not v.strip())
 
+# %% ../../nbs/data/01_corpus.ipynb #623eb8cc
 def as_string(
     v        # whatever a table holds
 )->str|None: # None where that says nothing
     "Turn `v` into a string: 24.0, which was 24 before its column had a hole, becomes '24'."
     return None if missing(v) else str(int(v) if isinstance(v, float) and v.is_integer() else v).strip()
 
+# %% ../../nbs/data/01_corpus.ipynb #e06c7ba9
 def as_number(v)->float|None:
     "Turn `v` into a number; `UserError` if it is none."
     try: return None if missing(v) else float(v)
     except (TypeError, ValueError): raise UserError(
         f"a clip's duration, start or confidence is {v!r}; it must be a number, such as 2.5") from None
 
+# %% ../../nbs/data/01_corpus.ipynb #93ee9bf3
 def as_text(v)->str|None:
     "Keep a transcript as it is written: an empty one is empty, and not missing."
     return v if isinstance(v, str) else as_string(v)
+
+# %% ../../nbs/data/01_corpus.ipynb #618543e8
+SPLIT_NAMES = {s: s for s in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")  # a source's name → ours
 
 def as_split(v)->str|None:
     "Give our name of a split; `UserError` for one that nobody knows."
@@ -71,6 +75,7 @@ def as_split(v)->str|None:
     raise UserError(f"a clip's split is {name!r}; it must be one of {', '.join(SPLIT_NAMES)}, or empty."
                     + suggest(name, SPLIT_NAMES))
 
+# %% ../../nbs/data/01_corpus.ipynb #a61917e0
 def as_language(v)->str|None:
     "Give Whisper's code of a language, or what the source calls it."
     name = as_string(v)
@@ -86,6 +91,7 @@ def as_audio(v)->dict|None:
     if path and data is None and not str(path).startswith("/"): path = resolve(path)
     return {"path": path and str(path), "bytes": data}
 
+# %% ../../nbs/data/01_corpus.ipynb #de7e4c6e
 CLEAN = {k: as_number if v == Value("float64") else as_string for k, v in FEATURES.items()}
 CLEAN |= {"audio": as_audio, "text": as_text, "split": as_split, "language": as_language}
 
@@ -104,6 +110,7 @@ def in_threads(
             bar.update(len(out) - bar.n)
     return out
 
+# %% ../../nbs/data/01_corpus.ipynb #fbef367a
 def fill_durations(
     audio:list,     # values of the column `audio`
     duration_s:list # seconds, or None
@@ -114,6 +121,30 @@ def fill_durations(
         except UserError: return None  # `check_corpus` will say what is wrong with this clip
     found = iter(in_threads(read, [clip for clip, s in zip(audio, duration_s) if s is None], "durations"))
     return [next(found) if s is None else s for s in duration_s]
+
+# %% ../../nbs/data/01_corpus.ipynb #0c1f94c6
+def column_names(
+    rows # a list of dicts, or a DataFrame
+)->list: # in the order of their first appearance
+    "List the columns that any of `rows` has."
+    return list(rows.columns) if isinstance(rows, pd.DataFrame) else list({k: None for row in rows for k in row})
+
+def check_ids(ids:list, source:str):
+    "Raise `UserError` if an id is missing or occurs twice."
+    if None in ids: raise UserError(f"row {ids.index(None) + 1} of `{source}` has no `id`; every clip needs one")
+    twice = [i for i, n in Counter(ids).items() if n > 1]
+    if twice: raise UserError(f"{len(twice)} ids of `{source}` occur more than once, such as `{twice[0]}`; "
+                              "remove the repeated rows, or give each clip its own id")
+
+# %% ../../nbs/data/01_corpus.ipynb #e01ca5de
+def new_dataset(
+    columns:dict # column → list of values or Arrow array, for all of FEATURES
+)->Dataset:
+    "Make a `Dataset` of `columns`."
+    return as_dataset(pa.Table.from_pydict({k: columns[k] for k in FEATURES}, schema=FEATURES.arrow_schema))
+
+def as_dataset(table:pa.Table)->Dataset: # not `Dataset(table)`: it copies all of the table to name its cache
+    return Dataset(table, fingerprint=generate_random_fingerprint())
 
 # %% ../../nbs/data/01_corpus.ipynb #779340e0
 def make_corpus(
@@ -134,32 +165,11 @@ def make_corpus(
     columns["source"] = [as_string(a) or b or source for a, b in zip(own, columns["source"])]
     columns["duration_s"] = fill_durations(columns["audio"], columns["duration_s"])
     types = FEATURES.arrow_schema  # a column becomes Arrow's as soon as it is made: a million rows are not held twice
-    return new_dataset({n: pa.array(columns.pop(n) if n in columns else column(n), types.field(n).type) for n in FEATURES})
+    return new_dataset({n: pa.array(columns.pop(n) if n in columns else column(n), types.field(n).type)
+                        for n in FEATURES})
 
-def column_names(
-    rows # a list of dicts, or a DataFrame
-)->list: # in the order of their first appearance
-    "List the columns that any of `rows` has."
-    return list(rows.columns) if isinstance(rows, pd.DataFrame) else list({k: None for row in rows for k in row})
-
-def check_ids(ids:list, source:str):
-    "Raise `UserError` if an id is missing or occurs twice."
-    if None in ids: raise UserError(f"row {ids.index(None) + 1} of `{source}` has no `id`; every clip needs one")
-    twice = [i for i, n in Counter(ids).items() if n > 1]
-    if twice: raise UserError(f"{len(twice)} ids of `{source}` occur more than once, such as `{twice[0]}`; "
-                              "remove the repeated rows, or give each clip its own id")
-
-def new_dataset(
-    columns:dict # column → list of values or Arrow array, for all of FEATURES
-)->Dataset:
-    "Make a `Dataset` of `columns`."
-    return as_dataset(pa.Table.from_pydict({k: columns[k] for k in FEATURES}, schema=FEATURES.arrow_schema))
-
-def as_dataset(table:pa.Table)->Dataset: # not `Dataset(table)`: it copies all of the table to name its cache
-    return Dataset(table, fingerprint=generate_random_fingerprint())
-
-# %% ../../nbs/data/01_corpus.ipynb #523ca258
-KINDS = ("folder", "common_voice", "zenodo", "hub", "subtitles")  # `folder:PATH` is loaded by `data.folder.load_folder` …
+# %% ../../nbs/data/01_corpus.ipynb #5987bc79
+KINDS = ("folder", "common_voice", "zenodo", "hub", "subtitles")  # `folder:PATH`: `data.folder.load_folder` …
 
 def load_one(
     source:str # "KIND:PATH"
@@ -172,6 +182,7 @@ def load_one(
     module = importlib.import_module(f"whisper_tutorial.data.{kind}")
     return getattr(module, f"load_{kind}")(path)
 
+# %% ../../nbs/data/01_corpus.ipynb #11508192
 def find_folder(
     path # absolute, or from the project's root
 )->Path:
@@ -183,23 +194,7 @@ def find_folder(
     raise UserError(f"the corpus folder `{folder}` does not exist; relative paths start at {resolve('')}."
                     + suggest(folder.name, beside))
 
-# %% ../../nbs/data/01_corpus.ipynb #d14767a2
-def load_corpus(
-    source # "KIND:PATH", such as "folder:my/clips", or a list of them
-)->Dataset:
-    "Load one corpus, or several as one; `UserError` if a source cannot be found, holds no audio, or is given twice."
-    sources = [source] if isinstance(source, str) else list(source or [])
-    if not sources: raise UserError("no corpus was given; name one, such as `folder:my/clips`, or a list of them")
-    if len(set(sources)) < len(sources): raise UserError(
-        f"the same corpus is given twice: {', '.join(sources)}; name each once")
-    return join_corpora([load_one(s) for s in sources])
-
-def join_corpora(
-    corpora:list # of datasets
-)->Dataset:
-    "Put `corpora` one below the other; an id that occurs in several becomes `1/id`, `2/id`, …"
-    return concatenate_datasets(number_ids(corpora)) if len(corpora) > 1 else corpora[0]
-
+# %% ../../nbs/data/01_corpus.ipynb #fad64819
 def number_ids(corpora:list)->list:
     "Put the number of the corpus before ids that occur in more than one."
     ids = [corpus["id"][:] for corpus in corpora]
@@ -207,6 +202,13 @@ def number_ids(corpora:list)->list:
     return [with_column(corpus, "id", [f"{n}/{i}" if count[i] > 1 else i for i in some])
             for n, (corpus, some) in enumerate(zip(corpora, ids), 1)]
 
+def join_corpora(
+    corpora:list # of datasets
+)->Dataset:
+    "Put `corpora` one below the other; an id that occurs in several becomes `1/id`, `2/id`, …"
+    return concatenate_datasets(number_ids(corpora)) if len(corpora) > 1 else corpora[0]
+
+# %% ../../nbs/data/01_corpus.ipynb #d7390ea9
 def with_column(
     corpus:Dataset,
     name:str,   # a column that is replaced, or a new one
@@ -228,6 +230,17 @@ def with_column(
     table = concatenate_datasets([rest, as_dataset(pa.table([column], schema=own))], axis=1)
     table = table.select_columns(list(features))
     return table if rows is None else table.select(rows)
+
+# %% ../../nbs/data/01_corpus.ipynb #d14767a2
+def load_corpus(
+    source # "KIND:PATH", such as "folder:my/clips", or a list of them
+)->Dataset:
+    "Load one corpus, or several as one; `UserError` if a source cannot be found, holds no audio, or is given twice."
+    sources = [source] if isinstance(source, str) else list(source or [])
+    if not sources: raise UserError("no corpus was given; name one, such as `folder:my/clips`, or a list of them")
+    if len(set(sources)) < len(sources): raise UserError(
+        f"the same corpus is given twice: {', '.join(sources)}; name each once")
+    return join_corpora([load_one(s) for s in sources])
 
 # %% ../../nbs/data/01_corpus.ipynb #2860501c
 def shares(
@@ -254,7 +267,8 @@ def mix_corpora(
     parts = [c.select(np.flatnonzero(t)) for c, t in zip(corpora, training)]
     rest = [c.select(np.flatnonzero(~np.array(t, bool))) for c, t in zip(corpora, training)]
     if any(len(part) == 0 for part in parts): raise UserError(
-        f"corpus {[len(p) for p in parts].index(0) + 1} of the mix has no training clips; leave it out, or join it unmixed")
+        f"corpus {[len(p) for p in parts].index(0) + 1} of the mix has no training clips; "
+        "leave it out, or join it unmixed")
     p = as_shares(weights, len(parts)) if weights else shares([len(part) for part in parts], temperature)
     length, found = int(max(len(part)/share for part, share in zip(parts, p))), sum(map(len, parts))
     if length > MAX_GROWTH*found: raise UserError(
@@ -263,6 +277,7 @@ def mix_corpora(
     mixed = interleave_datasets(parts, p.tolist(), seed, stopping_strategy="all_exhausted")
     return concatenate_datasets([with_column(mixed, "id", number_repeats(mixed["id"][:])), *rest])
 
+# %% ../../nbs/data/01_corpus.ipynb #69c433b0
 def as_shares(
     weights, # positive numbers
     n:int    # of corpora
@@ -281,6 +296,7 @@ def number_repeats(ids:list)->list:
         return i if seen[i] == 1 else f"{i}#{seen[i]}"
     return [name(i) for i in ids]
 
+# %% ../../nbs/data/01_corpus.ipynb #3be8df60
 def mix_streams(
     corpora:list, # of IterableDataset, or Dataset
     weights,
@@ -291,23 +307,10 @@ def mix_streams(
     streams = [c if isinstance(c, IterableDataset) else c.to_iterable_dataset() for c in corpora]
     def number(n): return lambda row: {"id": f"{n}/{row['id']}"}
     numbered = [stream.map(number(n), features=FEATURES) for n, stream in enumerate(streams, 1)]
-    return interleave_datasets(numbered, as_shares(weights, len(streams)).tolist(), seed, stopping_strategy="all_exhausted")
+    p = as_shares(weights, len(streams)).tolist()
+    return interleave_datasets(numbered, p, seed, stopping_strategy="all_exhausted")
 
-# %% ../../nbs/data/01_corpus.ipynb #5b2766d4
-def select(
-    corpus:Dataset,
-    where:dict|None # column → the value, or the list of values, that a clip must have; None takes all
-)->Dataset:
-    "Choose the clips that agree with `where`; `UserError` for an unknown column, or a value that no clip has."
-    if where is None: return corpus
-    if not isinstance(where, dict): raise UserError(
-        f"`where` is {where!r}; it must name columns and values, such as {{source: fsdd}}")
-    keep = np.ones(len(corpus), bool)
-    for name, wanted in where.items(): keep &= agree(corpus, name, wanted)
-    if not keep.any(): raise UserError(
-        f"no clip agrees with all of `where` = {where}; each value exists, but not together: take one out")
-    return corpus.select(np.flatnonzero(keep))
-
+# %% ../../nbs/data/01_corpus.ipynb #470cd7b5
 def agree(
     corpus:Dataset,
     name:str, # a column
@@ -324,9 +327,25 @@ def agree(
             f"no clip has {name} {w!r}; there is {list_values(values)}.{suggest(w, dict.fromkeys(values))}")
     return [v in wanted for v in values]
 
+# %% ../../nbs/data/01_corpus.ipynb #36689021
 def list_values(values, n=12)->str: # the most frequent ones, with their counts
     count = Counter(values).most_common()
     return ", ".join(f"{v!r} ({k})" for v, k in count[:n]) + (f" and {len(count) - n} more" if len(count) > n else "")
+
+# %% ../../nbs/data/01_corpus.ipynb #5b2766d4
+def select(
+    corpus:Dataset,
+    where:dict|None # column → the value, or the list of values, that a clip must have; None takes all
+)->Dataset:
+    "Choose the clips that agree with `where`; `UserError` for an unknown column, or a value that no clip has."
+    if where is None: return corpus
+    if not isinstance(where, dict): raise UserError(
+        f"`where` is {where!r}; it must name columns and values, such as {{source: fsdd}}")
+    keep = np.ones(len(corpus), bool)
+    for name, wanted in where.items(): keep &= agree(corpus, name, wanted)
+    if not keep.any(): raise UserError(
+        f"no clip agrees with all of `where` = {where}; each value exists, but not together: take one out")
+    return corpus.select(np.flatnonzero(keep))
 
 # %% ../../nbs/data/01_corpus.ipynb #2923378f
 def summary(
@@ -339,6 +358,7 @@ def summary(
     table = groups.agg(clips=("id", "size"), minutes=("duration_s", "sum"), speakers=("speaker", "nunique"))
     return table.assign(minutes=(table.minutes/60).round(1))
 
+# %% ../../nbs/data/01_corpus.ipynb #49424196
 def labelled(
     corpus:Dataset,
     by:list        # columns in which None becomes "(unknown)"
@@ -417,6 +437,7 @@ def fingerprint(
     rows = sorted(json.dumps([*label, sound]) for label, sound in zip(labels, sounds))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
+# %% ../../nbs/data/01_corpus.ipynb #f9447625
 def digest(
     audio:dict|None # a value of the column `audio`
 )->str|None:        # None where there is nothing to read

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AUDIO', 'TABLES', 'FILE', 'TEXT', 'LABELS', 'ROWS', 'nfc', 'list_files', 'read_utf8', 'read_csv', 'read_metadata',
            'choose', 'from_metadata', 'read_kaldi', 'from_kaldi', 'from_texts', 'split_of', 'load_folder',
-           'refuse_common_voice', 'write_corpus', 'put_clip']
+           'refuse_common_voice', 'put_clip', 'write_corpus']
 
 # %% ../../nbs/data/02_folder.ipynb #bfeed4c3
 import csv, io, json, os, shutil, unicodedata
@@ -16,11 +16,13 @@ from datasets import Dataset
 from ..core import UserError, resolve
 from .corpus import FEATURES, SPLIT_NAMES, find_folder, make_corpus
 
+# %% ../../nbs/data/02_folder.ipynb #0ce2b15e
+def nfc(name)->str: return unicodedata.normalize("NFC", str(name))
+
 # %% ../../nbs/data/02_folder.ipynb #8d6dedab
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".webm", ".wma", ".aif", ".aiff"}
 
-def nfc(name)->str: return unicodedata.normalize("NFC", str(name))
-
+# %% ../../nbs/data/02_folder.ipynb #a3d0e115
 def list_files(
     folder:Path
 )->dict: # name, relative to `folder` and in NFC → path
@@ -41,6 +43,7 @@ def read_utf8(path:Path)->str:
     except UnicodeDecodeError as e: raise UserError(
         f"`{path}` is not UTF-8 ({e.reason} at byte {e.start}); save it as UTF-8") from e
 
+# %% ../../nbs/data/02_folder.ipynb #a5cc58f1
 def read_csv(
     path:Path,
     remedy:str, # what to do about a line that does not fit
@@ -75,7 +78,6 @@ def read_metadata(
 # %% ../../nbs/data/02_folder.ipynb #6fc2261b
 FILE = ("file_name", "file", "path")                        # what people call the column with the clip …
 TEXT = ("transcription", "transcript", "text", "sentence")  # … and the one with the words
-LABELS = [c for c in (*FEATURES, "corpus") if c not in ("id", "audio", "text")]
 
 def choose(
     names:tuple, # FILE or TEXT
@@ -87,6 +89,9 @@ def choose(
     if len(found) == 1: return found[0]
     seen = f"{' and '.join(found)}: rename or remove one" if found else ", ".join(map(str, columns)) or "none"
     raise UserError(f"`{path}` must have one of the columns {', '.join(names)}; it has {seen}")
+
+# %% ../../nbs/data/02_folder.ipynb #bd5983b2
+LABELS = [c for c in (*FEATURES, "corpus") if c not in ("id", "audio", "text")]
 
 def from_metadata(
     table:Path,  # the names in it start at its folder
@@ -116,6 +121,7 @@ def read_kaldi(
         found[name] = rest.strip()
     return found
 
+# %% ../../nbs/data/02_folder.ipynb #d67e7883
 def from_kaldi(
     scp:Path,   # `wav.scp`, with `text` and perhaps `utt2spk` and `spk2gender` beside it
     folder:Path # the corpus; a relative path starts there or at the folder of `scp`
@@ -154,6 +160,7 @@ def split_of(
     parts = Path(os.path.relpath(path, folder)).parts[:-1] if path else ()
     return next((SPLIT_NAMES[p.lower()] for p in parts if p.lower() in SPLIT_NAMES), None)
 
+# %% ../../nbs/data/02_folder.ipynb #2127156c
 def load_folder(
     path # a folder with metadata.csv, .jsonl or .parquet; with wav.scp and text; or with a .txt beside each clip
 )->Dataset:
@@ -174,11 +181,37 @@ def load_folder(
     for row in rows: row["split"] = row.get("split") or split_of(row["audio"], folder)
     return make_corpus(rows, folder.name)
 
+# %% ../../nbs/data/02_folder.ipynb #2c4c518f
 def refuse_common_voice(files:dict, path):
     "Raise `UserError` if the files are a release of Common Voice, whose tables this chapter does not read."
     for p in files.values():
         if p.name in ("train.tsv", "validated.tsv") or p.name.startswith("ss-corpus-"): raise UserError(
             f"`{p}` looks like a release of Common Voice; load it with common_voice:{path}")
+
+# %% ../../nbs/data/02_folder.ipynb #16c0620e
+def put_clip(
+    clip:dict,   # a value of the column `audio`
+    folder:Path,
+    n:int        # its row
+)->str:          # its name, from `folder`
+    "Link, copy or write a clip to `folder`; `UserError` if there is none."
+    if clip is None: raise UserError(
+        f"row {n + 1} of the corpus has no audio; set such clips aside with `check_corpus`")
+    suffix = Path(clip["path"] or "").suffix or f".{soundfile.info(io.BytesIO(clip['bytes'])).format.lower()}"
+    name = f"clips/{n:07d}{suffix}"
+    if clip["bytes"] is not None: (folder/name).write_bytes(clip["bytes"])
+    else:
+        try: os.link(os.path.realpath(clip["path"]), folder/name)
+        except OSError: shutil.copyfile(clip["path"], folder/name)  # another disk
+    return name
+
+# %% ../../nbs/data/02_folder.ipynb #8e360136
+_TABLE = pa.schema([pa.field("file_name", pa.string()) if f.name == "audio" else f for f in FEATURES.arrow_schema])
+
+def _is_ours(path:Path)->bool:
+    "Tell whether `write_corpus` made the folder `path`, by the columns of its table."
+    try: return pq.read_schema(path/"metadata.parquet").names == _TABLE.names
+    except (OSError, ValueError): return False
 
 # %% ../../nbs/data/02_folder.ipynb #3d36f89b
 ROWS = 10_000  # held in memory at a time
@@ -189,36 +222,21 @@ def write_corpus(
 )->Path:            # the folder; `folder:PATH` loads the same corpus
     "Write `corpus` as a folder with a table and its clips, whole or not at all; `UserError` if a clip is missing."
     path = resolve(path)
-    if path.exists() and not (path/"metadata.parquet").exists(): raise UserError(
+    if path.exists() and not _is_ours(path): raise UserError(
         f"`{path}` is there and was not written by this project; give another folder, or remove it")
     new = path.with_name(f".{path.name}-new")
     shutil.rmtree(new, ignore_errors=True)
     try:
         (new/"clips").mkdir(parents=True)
-        types = pa.schema([f for f in FEATURES.arrow_schema if f.name != "audio"]).insert(1, pa.field("file_name", pa.string()))
-        with pq.ParquetWriter(new/"metadata.parquet", types) as out:
+        with pq.ParquetWriter(new/"metadata.parquet", _TABLE) as out:
             for start in range(0, len(corpus), ROWS):
                 part = corpus[start:start + ROWS]
                 audio = part.pop("audio")
                 part["file_name"] = [put_clip(clip, new, start + i) for i, clip in enumerate(audio)]
-                out.write_table(pa.Table.from_pydict({k: part[k] for k in types.names}, types))
+                out.write_table(pa.Table.from_pydict({k: part[k] for k in _TABLE.names}, _TABLE))
         shutil.rmtree(path, ignore_errors=True)
         new.rename(path)
-    except OSError as e: raise UserError(f"cannot write the corpus in `{path}` ({e}); make room, or choose another folder") from e
+    except OSError as e: raise UserError(
+        f"cannot write the corpus in `{path}` ({e}); make room, or choose another folder") from e
     finally: shutil.rmtree(new, ignore_errors=True)
     return path
-
-def put_clip(
-    clip:dict,   # a value of the column `audio`
-    folder:Path,
-    n:int        # its row
-)->str:          # its name, from `folder`
-    "Link, copy or write a clip to `folder`; `UserError` if there is none."
-    if clip is None: raise UserError(f"row {n + 1} of the corpus has no audio; set such clips aside with `check_corpus`")
-    suffix = Path(clip["path"] or "").suffix or f".{soundfile.info(io.BytesIO(clip['bytes'])).format.lower()}"
-    name = f"clips/{n:07d}{suffix}"
-    if clip["bytes"] is not None: (folder/name).write_bytes(clip["bytes"])
-    else:
-        try: os.link(os.path.realpath(clip["path"]), folder/name)
-        except OSError: shutil.copyfile(clip["path"], folder/name)  # another disk
-    return name

@@ -6,12 +6,12 @@
 __all__ = ['CLOCK', 'ARROW', 'NOT_SHOWN', 'TAG', 'VOICE', 'INVISIBLE', 'HOLE', 'SOUND', 'SUNG', 'ROUND', 'AT_END', 'CAPITALS',
            'NAME', 'START', 'NO_SPACE', 'OVERLAP_S', 'LONGEST_S', 'END', 'ABBREVIATIONS', 'PAUSE_S', 'SHORT_PAUSE_S',
            'REACH_S', 'PAD_S', 'QUIET_S', 'LATE_S', 'SUBTITLES', 'RECORDINGS', 'CODE', 'CC_BY', 'Cue', 'read_clock',
-           'read_times', 'read_blocks', 'read_cues', 'add_words', 'strip_tags', 'clean', 'join_texts', 'timed',
-           'lines_of', 'rolls', 'unroll', 'own_fault', 'find_faults', 'ends_sentence', 'join_cues', 'split_long',
-           'loudness', 'find_cut', 'spans_of', 'in_frames', 'cut_clip', 'Undecodable', 'read_sound', 'open_recording',
-           'open_otherwise', 'pieces', 'cut_clips', 'is_whole', 'write_clips', 'as_flac', 'find_recordings',
-           'find_subtitles', 'choose_subtitles', 'as_licence', 'read_info', 'load_subtitles', 'left_out', 'list_pairs',
-           'plan', 'clip_rows', 'text_of', 'speaker_of']
+           'read_times', 'read_blocks', 'read_cues', 'add_words', 'strip_tags', 'clean', 'join_texts', 'rolls', 'timed',
+           'lines_of', 'unroll', 'own_fault', 'find_faults', 'ends_sentence', 'join_cues', 'split_long', 'loudness',
+           'find_cut', 'spans_of', 'in_frames', 'cut_clip', 'Undecodable', 'read_sound', 'open_recording',
+           'open_otherwise', 'pieces', 'cut_clips', 'is_whole', 'as_flac', 'write_clips', 'find_recordings',
+           'find_subtitles', 'choose_subtitles', 'as_licence', 'read_info', 'left_out', 'plan', 'clip_rows', 'text_of',
+           'speaker_of', 'list_pairs', 'load_subtitles']
 
 # %% ../../nbs/data/07_subtitles.ipynb #ead579b3
 import hashlib, html, io, json, math, os, re, shutil, tempfile
@@ -40,6 +40,7 @@ class Cue:
     turns:int=0         # how many people are known to begin to speak in it
     fault:str|None=None # why it cannot be cut out of the recording
 
+# %% ../../nbs/data/07_subtitles.ipynb #6dd0f534
 CLOCK = re.compile(r"(-?)(?:(\d{1,6}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d+))?")
 
 def read_clock(
@@ -63,6 +64,7 @@ def read_times(
     start, end = (part.split() or [""] for part in ARROW.split(line, maxsplit=1))
     return read_clock(start[-1]), read_clock(end[0])  # behind the second there may be settings
 
+# %% ../../nbs/data/07_subtitles.ipynb #11f6aa9c
 NOT_SHOWN = re.compile(r"(WEBVTT|NOTE|STYLE|REGION)([ \t]|$)")  # how blocks of WebVTT begin that are not words
 
 def read_blocks(
@@ -74,6 +76,7 @@ def read_blocks(
     groups = [list(group) for full, group in groupby(lines, lambda l: bool(l[1] if vtt else l[1].strip())) if full]
     return [(group[0][0], [line for _, line in group]) for group in groups]
 
+# %% ../../nbs/data/07_subtitles.ipynb #805facf4
 def read_cues(
     path:Path
 )->list[Cue]:
@@ -94,6 +97,7 @@ def read_cues(
             cues.append(Cue(n + i, *read_times(block[i]), "\n".join(words).strip()))
     return cues
 
+# %% ../../nbs/data/07_subtitles.ipynb #439a1d73
 def add_words(cues:list, n:int, lines:list)->list[Cue]:
     "Say what words without times are: if they have a number, a cue that lost its times; else part of the cue above."
     number = len(lines) > 1 and lines[0].strip().isdigit()
@@ -126,6 +130,7 @@ NAME = rf"(?=\p{{Lu}}){CAPITALS}(?: {CAPITALS}){{0,2}}|Speaker \d+"
 START = regex.compile(rf"\s*(?P<mark>>>+|[-–—‐]++(?!\d))?\s*(?:{ROUND}\s*)?"
                       rf"(?:(?P<name>{NAME})\s*[:：](?!\S)\s*)?(?:{ROUND}:?\s*)?")
 
+# %% ../../nbs/data/07_subtitles.ipynb #91953c61
 def clean(
     cue:Cue  # of `strip_tags`
 )->Cue:      # text: "" if nothing is said, None if words are missing
@@ -141,6 +146,7 @@ def clean(
     speaker = cue.speaker or (names[0] if turns == 1 else None)
     return replace(cue, text=join_texts(lines), speaker=speaker, turns=max(turns, cue.turns))
 
+# %% ../../nbs/data/07_subtitles.ipynb #d40f2c98
 NO_SPACE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\u3000-\u303f\uff00-\uffef]")  # between their words
 
 def join_texts(
@@ -156,12 +162,6 @@ def join_texts(
 # %% ../../nbs/data/07_subtitles.ipynb #d9d24f37
 OVERLAP_S = 0.25  # seconds that a cue may be shown together with the next
 
-def timed(cue:Cue)->bool:
-    "Tell whether the times of a cue are possible."
-    return cue.start is not None and cue.end is not None and 0 <= cue.start < cue.end
-
-def lines_of(cue:Cue)->list: return [" ".join(line.split()) for line in cue.text.split("\n") if line.strip()]
-
 def rolls(
     cues:list # of `strip_tags`, with times, in their order
 )->bool:
@@ -171,6 +171,14 @@ def rolls(
     early = sum(a.start + OVERLAP_S < b.start < a.end - OVERLAP_S for a, b in pairs)
     return again > len(pairs)/4 or (early > 2 and early > len(pairs)/2)
 
+# %% ../../nbs/data/07_subtitles.ipynb #c44eb459
+def timed(cue:Cue)->bool:
+    "Tell whether the times of a cue are possible."
+    return cue.start is not None and cue.end is not None and 0 <= cue.start < cue.end
+
+def lines_of(cue:Cue)->list: return [" ".join(line.split()) for line in cue.text.split("\n") if line.strip()]
+
+# %% ../../nbs/data/07_subtitles.ipynb #cd1227c0
 def unroll(
     cues:list # of `strip_tags`
 )->list[Cue]:
@@ -197,6 +205,7 @@ def own_fault(cue:Cue)->str|None:
     if cue.end <= cue.start: return "ends before it begins" if cue.end < cue.start else "lasts no time"
     if cue.end - cue.start > LONGEST_S: return f"lasts {cue.end - cue.start:.0f} s"
 
+# %% ../../nbs/data/07_subtitles.ipynb #8d3cf678
 def find_faults(
     cues:list
 )->list[Cue]: # ordered by time; those without times last
@@ -244,6 +253,7 @@ def join_cues(
         clips[-1].append(cue)
     return [part for clip in clips for part in split_long(clip, max_s)]
 
+# %% ../../nbs/data/07_subtitles.ipynb #7dfd63be
 def split_long(
     clip:list,   # cues
     max_s:float
@@ -258,9 +268,7 @@ def split_long(
         parts, clip = [*parts, clip[:k]], clip[k:]
     return [*parts, clip]
 
-# %% ../../nbs/data/07_subtitles.ipynb #cf5db114
-REACH_S, PAD_S, QUIET_S = 0.5, 0.2, 0.05  # how far a cut may move; silence that is kept; the shortest silence
-
+# %% ../../nbs/data/07_subtitles.ipynb #4d6a08eb
 def loudness(
     wav        # mono at 16 kHz, shape (n_samples,)
 )->np.ndarray: # decibels, shape (n_samples//HOP,)
@@ -268,6 +276,10 @@ def loudness(
     frames = wav[:len(wav)//HOP*HOP].reshape(-1, HOP)
     return 10*np.log10(np.square(frames).mean(1) + 1e-10)
 
+# %% ../../nbs/data/07_subtitles.ipynb #cf5db114
+REACH_S, PAD_S, QUIET_S = 0.5, 0.2, 0.05  # how far a cut may move; silence that is kept; the shortest silence
+
+# %% ../../nbs/data/07_subtitles.ipynb #36b2fe36
 def find_cut(
     level,     # of `loudness`
     edge:int,  # the frame at which the subtitle begins or ends
@@ -288,9 +300,7 @@ def find_cut(
             return edge + out*(i + min(round(PAD_S*SR/HOP), length//2))
     return edge + out*int(np.argmin(zone)) if len(zone) else edge
 
-# %% ../../nbs/data/07_subtitles.ipynb #e01fcd15
-LATE_S = 1.0  # seconds that a cue may be shown after the end of the recording
-
+# %% ../../nbs/data/07_subtitles.ipynb #b92eaef0
 def spans_of(
     clips:list, # of `join_cues`
     cues:list   # of `find_faults`
@@ -303,6 +313,9 @@ def spans_of(
     return [(clip[0].start, max(c.end for c in clip), before[place[clip[0].line]], after[place[clip[-1].line] + 1])
             for clip in clips]
 
+# %% ../../nbs/data/07_subtitles.ipynb #e01fcd15
+LATE_S = 1.0  # seconds that a cue may be shown after the end of the recording
+
 def in_frames(
     span:tuple # of `spans_of`
 )->tuple[int, int, int, int]: # start, end, and how far the cuts may move
@@ -312,6 +325,7 @@ def in_frames(
     high = after if after < end else min(after, end + REACH_S)
     return tuple(round(s*SR/HOP) for s in (start, end, low, high))
 
+# %% ../../nbs/data/07_subtitles.ipynb #5d7fb83d
 def cut_clip(
     wav,       # the recording, from the first frame that is needed to the last
     span:tuple # of `in_frames`
@@ -346,6 +360,7 @@ def read_sound(
     if not some: raise Undecodable(f"`{path}` holds no sound that can be decoded; get it again or leave it out")
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
+# %% ../../nbs/data/07_subtitles.ipynb #ffc9fafb
 def open_recording(
     path:Path
 )->tuple[int, Iterator]: # samples per second; blocks, float32, shape (n_samples, n_channels)
@@ -359,6 +374,7 @@ def open_recording(
             except soundfile.SoundFileError: return  # damaged from here on: for the clips, it ends here
     return sound.samplerate, blocks()
 
+# %% ../../nbs/data/07_subtitles.ipynb #f28c180c
 def open_otherwise(path:Path)->tuple[int, Iterator]:
     "Open what libsndfile cannot read, such as the sound of a film."
     import audioread
@@ -370,6 +386,7 @@ def open_otherwise(path:Path)->tuple[int, Iterator]:
             for data in sound: yield np.frombuffer(data, "<i2").reshape(-1, sound.channels).astype(np.float32)/32768
     return sound.samplerate, blocks()
 
+# %% ../../nbs/data/07_subtitles.ipynb #7c9f5fc1
 def pieces(
     blocks:Iterable, # of `read_sound`
     ranges:list      # first and last sample, ordered by the first
@@ -395,11 +412,19 @@ def cut_clips(
     if not is_whole(folder): write_clips(recording, [in_frames(span) for span in spans], folder)
     return [cut | dict(file=cut["file"] and str(folder/cut["file"])) for cut in read_json(folder/"cuts.json")]
 
+# %% ../../nbs/data/07_subtitles.ipynb #c59aeaa6
 def is_whole(folder:Path)->bool:
     "Tell whether all clips are still there: people and systems tidy up caches."
     if not (folder/"cuts.json").exists(): return False
     return {cut["file"] for cut in read_json(folder/"cuts.json") if cut["file"]} <= set(os.listdir(folder))
 
+def as_flac(wav)->bytes:
+    "Encode a clip without loss, in half the room of a WAV."
+    file = io.BytesIO()
+    soundfile.write(file, wav, SR, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+# %% ../../nbs/data/07_subtitles.ipynb #a0e9080e
 def write_clips(
     recording:Path,
     spans:list,     # of `in_frames`
@@ -425,12 +450,6 @@ def write_clips(
             f"cannot write clips in `{folder.parent}` ({e.strerror}); make room there, or let the environment variable "
             "`WHISPER_TUTORIAL_CACHE` name another folder") from e
 
-def as_flac(wav)->bytes:
-    "Encode a clip without loss, in half the room of a WAV."
-    file = io.BytesIO()
-    soundfile.write(file, wav, SR, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
-
 # %% ../../nbs/data/07_subtitles.ipynb #edbbca10
 SUBTITLES, RECORDINGS = {".srt", ".vtt"}, AUDIO | {".mkv", ".mov"}
 CODE = re.compile(r"(.+)\.([a-z]{2,3}(?:[-_][A-Za-z0-9]+)*)(?:\.(?:sdh|cc))?")  # talk.en, talk.pt-BR, talk.en-orig
@@ -445,6 +464,7 @@ def find_recordings(
         if suffix.lower() in RECORDINGS: found.setdefault(stem, []).append(name)
     return found
 
+# %% ../../nbs/data/07_subtitles.ipynb #81ab5229
 def find_subtitles(
     files:dict,     # name → path
     recordings:dict # of `find_recordings`
@@ -459,6 +479,7 @@ def find_subtitles(
         else: found.setdefault(stem, []).append((name, None))
     return found
 
+# %% ../../nbs/data/07_subtitles.ipynb #121d290a
 def choose_subtitles(
     recording:str,
     subtitles:list, # (name, language or None)
@@ -485,6 +506,7 @@ def as_licence(
     link = re.search(r"creativecommons\.org/(?:licenses/([a-z-]+)|publicdomain/(zero))/(\d\.\d)", str(words or ""))
     return f"CC{'-' + link[1].upper() if link[1] else '0'}-{link[3]}" if link else words or None
 
+# %% ../../nbs/data/07_subtitles.ipynb #8a43d763
 def read_info(
     path:Path|None # `talk.info.json` of yt-dlp
 )->dict:           # language and licence, None where it does not say
@@ -495,6 +517,68 @@ def read_info(
         if isinstance(e, UserError): raise
         raise UserError(f"`{path}` holds no JSON object ({e}); write it again with yt-dlp, or remove it") from e
     return dict(language=info.get("language"), licence=as_licence(info.get("license")))
+
+# %% ../../nbs/data/07_subtitles.ipynb #74ef19be
+def left_out(name:str, why:str, **columns)->dict:
+    "Make a row of what cannot be a clip: it has no sound, and its id says why."
+    return dict(columns, id=f"{name} ({why})", audio=None)
+
+# %% ../../nbs/data/07_subtitles.ipynb #b5d6746e
+def plan(
+    stem:str, names:list, texts:list, # of one recording
+    files:dict, folder:Path
+)->tuple: # path of the recording, name of the subtitles, their cues, columns of all clips, rows of what is not read
+    "Choose what to read, and read the subtitles."
+    info = read_info(files.get(f"{stem}.info.json"))
+    name, code = choose_subtitles(names[0], texts, info["language"])
+    cues = unroll([strip_tags(cue) for cue in read_cues(files[name])])
+    columns = dict(recording=names[0], language=code or info["language"], licence=info["licence"],
+                   split=split_of(files[names[0]], folder))
+    rest = [left_out(n, f"{names[0]} is read") for n in names[1:]]
+    rest += [left_out(n, f"{name} is read") for n, _ in texts if n != name]
+    return files[names[0]], name, find_faults([clean(cue) for cue in cues]), columns, rest
+
+# %% ../../nbs/data/07_subtitles.ipynb #143605f7
+def clip_rows(
+    recording:Path, name:str, cues:list, columns:dict, rest:list, # of `plan`
+    max_s:float
+)->list[dict]:
+    "Make a row of each clip, and of each cue that cannot be one."
+    if not cues: return [left_out(name, "holds no subtitles", **columns), *rest]
+    clips = join_cues([c for c in cues if not c.fault], max_s - 2*REACH_S)
+    try: cuts = cut_clips(recording, spans_of(clips, cues))
+    except (Undecodable, FileNotFoundError):  # the checks will say why, in the decoder's words
+        return [dict(columns, id=columns["recording"], audio=recording), *rest]
+    rows, pairs = [], [*zip(clips, cuts), *(([cue], None) for cue in cues if cue.fault)]
+    for clip, cut in sorted(pairs, key=lambda pair: pair[0][0].line):
+        row = columns | dict(id=f"{name}:{clip[0].line}", speaker=speaker_of(clip), text=text_of(clip))
+        fault = cut["fault"] if cut else clip[0].fault
+        if fault: rows.append(row | left_out(row["id"], fault, start_s=clip[0].start))
+        else: rows.append(row | dict(audio=cut["file"], start_s=cut["start_s"], duration_s=cut["duration_s"]))
+    return rows + rest
+
+# %% ../../nbs/data/07_subtitles.ipynb #871f89ae
+def text_of(clip:list)->str|None: return None if clip[0].text is None else join_texts(c.text for c in clip)
+
+def speaker_of(clip:list)->str|None: return None if any(c.turns > 1 for c in clip) else clip[0].speaker
+
+def list_pairs(
+    path # of a folder or a file
+)->tuple[Path, dict]: # the folder; name → path of the files in it, or of those that belong to the file
+    "List the files that matter; `UserError` if `path` is not there, or is something else."
+    path = resolve(path)
+    if not path.is_file(): return find_folder(path), list_files(find_folder(path))
+    name, suffix = nfc(path.name), path.suffix.lower()
+    if suffix not in SUBTITLES | RECORDINGS: raise UserError(
+        f"`{path}` is neither a recording nor subtitles; those end in {', '.join(sorted(SUBTITLES | RECORDINGS))}")
+    files = {nfc(p.name): p for p in sorted(path.parent.iterdir()) if p.is_file()}
+    recordings = find_recordings(files)
+    if suffix in SUBTITLES:  # those that were chosen, and no others
+        files = {n: p for n, p in files.items() if n == name or Path(n).suffix.lower() not in SUBTITLES}
+    subtitles = find_subtitles(files, recordings)
+    stem = next((k for k, texts in subtitles.items() if name in dict(texts)), os.path.splitext(name)[0])
+    mine = {*recordings.get(stem, []), *dict(subtitles.get(stem, [])), f"{stem}.info.json"}
+    return path.parent, {n: p for n, p in files.items() if n in mine}
 
 # %% ../../nbs/data/07_subtitles.ipynb #cf4f0648
 def load_subtitles(
@@ -516,62 +600,3 @@ def load_subtitles(
         else: jobs.append(plan(stem, names, texts, files, folder))
     found = in_threads(lambda job: clip_rows(*job, max_s), jobs, "cutting recordings")
     return make_corpus([row for some in found for row in some] + rows, resolve(path).name)
-
-def left_out(name:str, why:str, **columns)->dict:
-    "Make a row of what cannot be a clip: it has no sound, and its id says why."
-    return dict(columns, id=f"{name} ({why})", audio=None)
-
-# %% ../../nbs/data/07_subtitles.ipynb #7f2a0b3b
-def list_pairs(
-    path # of a folder or a file
-)->tuple[Path, dict]: # the folder; name → path of the files in it, or of those that belong to the file
-    "List the files that matter; `UserError` if `path` is not there, or is something else."
-    path = resolve(path)
-    if not path.is_file(): return find_folder(path), list_files(find_folder(path))
-    name, suffix = nfc(path.name), path.suffix.lower()
-    if suffix not in SUBTITLES | RECORDINGS: raise UserError(
-        f"`{path}` is neither a recording nor subtitles; those end in {', '.join(sorted(SUBTITLES | RECORDINGS))}")
-    files = {nfc(p.name): p for p in sorted(path.parent.iterdir()) if p.is_file()}
-    recordings = find_recordings(files)
-    if suffix in SUBTITLES:  # those that were chosen, and no others
-        files = {n: p for n, p in files.items() if n == name or Path(n).suffix.lower() not in SUBTITLES}
-    subtitles = find_subtitles(files, recordings)
-    stem = next((k for k, texts in subtitles.items() if name in dict(texts)), os.path.splitext(name)[0])
-    mine = {*recordings.get(stem, []), *dict(subtitles.get(stem, [])), f"{stem}.info.json"}
-    return path.parent, {n: p for n, p in files.items() if n in mine}
-
-def plan(
-    stem:str, names:list, texts:list, # of one recording
-    files:dict, folder:Path
-)->tuple: # path of the recording, name of the subtitles, their cues, columns of all clips, rows of what is not read
-    "Choose what to read, and read the subtitles."
-    info = read_info(files.get(f"{stem}.info.json"))
-    name, code = choose_subtitles(names[0], texts, info["language"])
-    cues = unroll([strip_tags(cue) for cue in read_cues(files[name])])
-    columns = dict(recording=names[0], language=code or info["language"], licence=info["licence"],
-                   split=split_of(files[names[0]], folder))
-    rest = [left_out(n, f"{names[0]} is read") for n in names[1:]]
-    rest += [left_out(n, f"{name} is read") for n, _ in texts if n != name]
-    return files[names[0]], name, find_faults([clean(cue) for cue in cues]), columns, rest
-
-def clip_rows(
-    recording:Path, name:str, cues:list, columns:dict, rest:list, # of `plan`
-    max_s:float
-)->list[dict]:
-    "Make a row of each clip, and of each cue that cannot be one."
-    if not cues: return [left_out(name, "holds no subtitles", **columns), *rest]
-    clips = join_cues([c for c in cues if not c.fault], max_s - 2*REACH_S)
-    try: cuts = cut_clips(recording, spans_of(clips, cues))
-    except (Undecodable, FileNotFoundError):  # the checks will say why, in the decoder's words
-        return [dict(columns, id=columns["recording"], audio=recording), *rest]
-    rows, pairs = [], [*zip(clips, cuts), *(([cue], None) for cue in cues if cue.fault)]
-    for clip, cut in sorted(pairs, key=lambda pair: pair[0][0].line):
-        row = columns | dict(id=f"{name}:{clip[0].line}", speaker=speaker_of(clip), text=text_of(clip))
-        fault = cut["fault"] if cut else clip[0].fault
-        if fault: rows.append(row | left_out(row["id"], fault, start_s=clip[0].start))
-        else: rows.append(row | dict(audio=cut["file"], start_s=cut["start_s"], duration_s=cut["duration_s"]))
-    return rows + rest
-
-def text_of(clip:list)->str|None: return None if clip[0].text is None else join_texts(c.text for c in clip)
-
-def speaker_of(clip:list)->str|None: return None if any(c.turns > 1 for c in clip) else clip[0].speaker

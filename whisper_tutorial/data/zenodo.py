@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REFUSED', 'ARCHIVE', 'DIGIT', 'WORDS', 'DIALECTS', 'OLD_LAYOUT', 'home', 'record_number', 'open_zenodo', 'refusal',
-           'Record', 'spdx', 'get_json', 'as_zenodo_does', 'find_record', 'as_remote', 'list_record', 'describe',
-           'fetch_record', 'lay_out', 'unpack_into', 'link', 'read_speakers', 'digit_rows', 'read_dvoice',
+           'Record', 'spdx', 'as_zenodo_does', 'get_json', 'as_remote', 'find_record', 'list_record', 'describe',
+           'fetch_record', 'unpack_into', 'link', 'lay_out', 'read_speakers', 'digit_rows', 'read_dvoice',
            'find_dvoice', 'dvoice_rows', 'read_inside', 'load_zenodo']
 
 # %% ../../nbs/data/05_zenodo.ipynb #2e7a8513
@@ -30,6 +30,7 @@ def home()->str: # without a slash at its end
     if url.startswith("https://") or urlsplit(url).hostname in ("127.0.0.1", "localhost"): return url
     raise UserError(f"ZENODO_URL is `{bare(url)}`; it must begin with https://, or a token could be read on its way")
 
+# %% ../../nbs/data/05_zenodo.ipynb #989d409d
 def record_number(
     record # a number, a DOI, or the address of a record
 )->str:
@@ -91,6 +92,7 @@ class Record:
     licence:str|None
     files:list        # of `Remote`
 
+# %% ../../nbs/data/05_zenodo.ipynb #88aa8358
 def spdx(
     licence:str|None # "cc-by-4.0"
 )->str|None:         # "CC-BY-4.0"
@@ -98,12 +100,7 @@ def spdx(
     if not licence or not licence.lower().startswith("cc"): return licence or None
     return {"cc-zero": "CC0-1.0"}.get(licence.lower(), licence.upper())
 
-def get_json(s:requests.Session, url:str, number:str, about:dict)->dict:
-    "Ask Zenodo's programming interface; `UserError` if it refuses, or answers something else."
-    answer = ask(s, url, accept=REFUSED)
-    if answer.status_code in REFUSED: raise UserError(refusal(answer.status_code, number, about))
-    with as_zenodo_does(url): return dict(answer.json())
-
+# %% ../../nbs/data/05_zenodo.ipynb #e25fe94a
 @contextlib.contextmanager
 def as_zenodo_does(url:str):
     "Raise `UserError` if what `url` answered cannot be read."
@@ -111,27 +108,36 @@ def as_zenodo_does(url:str):
     except (ValueError, TypeError, KeyError, AttributeError): raise UserError(
         f"`{bare(url)}` answers, but not as Zenodo does; see whether {home()} works today, and repeat") from None
 
+def get_json(s:requests.Session, url:str, number:str, about:dict, otherwise:str=None)->dict:
+    "Ask Zenodo's programming interface, at `otherwise` if nothing is at `url`; `UserError` if it refuses."
+    answer = ask(s, url, accept=REFUSED)
+    if answer.status_code == 404 and otherwise: answer = ask(s, otherwise, accept=REFUSED)
+    if answer.status_code in REFUSED: raise UserError(refusal(answer.status_code, number, about))
+    with as_zenodo_does(url): return dict(answer.json())
+
+# %% ../../nbs/data/05_zenodo.ipynb #47cd2d90
+def as_remote(entry:dict, number:str)->Remote:
+    "Turn an entry of Zenodo's list into what `download` takes."
+    key = entry["key"]  # of what was archived from GitHub: "owner/project-1.0.zip"
+    url = (entry.get("links") or {}).get("content") or f"{home()}/api/records/{number}/files/{quote(key)}/content"
+    return Remote(key.replace("/", "-"), url, entry.get("size"), entry.get("checksum"))
+
+# %% ../../nbs/data/05_zenodo.ipynb #99b90904
 def find_record(
     s:requests.Session, # of `open_zenodo`
     number:str          # of a record, or of all its versions: the latest is taken
 )->Record:
     "Ask what a record holds; `UserError` if there is no such record, or you have no right to its files."
     url = f"{home()}/api/records/{number}"
-    about = get_json(s, url, number, {})
-    listed = get_json(s, f"{url}/files", number, about)
+    about = get_json(s, url, number, {}, otherwise=f"{url}/versions/latest")
+    with as_zenodo_does(url): number, meta = str(int(about["id"])), about["metadata"]
+    listed = get_json(s, f"{home()}/api/records/{number}/files", number, about)
     with as_zenodo_does(url):
-        number, meta = str(int(about["id"])), about["metadata"]
         rights = [meta.get("license") or {}, *(meta.get("rights") or [])]  # the second in newer answers
         licence = next((spdx(r["id"]) for r in rights if r.get("id")), None)
         files = [as_remote(entry, number) for entry in listed["entries"]]
     if not files: raise UserError(f"record {number} has no files; look at {home()}/records/{number}")
     return Record(number, meta.get("title") or "", licence, files)
-
-def as_remote(entry:dict, number:str)->Remote:
-    "Turn an entry of Zenodo's list into what `download` takes."
-    key = entry["key"]  # of what was archived from GitHub: "owner/project-1.0.zip"
-    url = (entry.get("links") or {}).get("content") or f"{home()}/api/records/{number}/files/{quote(key)}/content"
-    return Remote(key.replace("/", "-"), url, entry.get("size"), entry.get("checksum"))
 
 def list_record(
     record # a number, a DOI, or the address of a record
@@ -147,6 +153,7 @@ def describe(record:Record)->str: # several lines
     head = f"record {record.number}, {record.title!r}, {record.licence or 'licence unknown'}: {nbytes(sum(sizes))}"
     return "\n".join([head, *(f"{nbytes(n):>9}  {f.name}" for n, f in zip(sizes, record.files))])
 
+# %% ../../nbs/data/05_zenodo.ipynb #14095f34
 def fetch_record(
     number:str
 )->tuple[Record, list[Path]]: # what it is, and its files here
@@ -169,6 +176,24 @@ def fetch_record(
 # %% ../../nbs/data/05_zenodo.ipynb #7ac47807
 ARCHIVE = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.I)
 
+def unpack_into(archive:Path, folder:Path):
+    "Unpack `archive` into a folder of its own in `folder`, which it may bring itself."
+    inside = unpack(archive, folder/f".{archive.name}")
+    shutil.rmtree(inside/"__MACOSX", ignore_errors=True)  # what Macs add to zips
+    within, stem = list(inside.iterdir()), ARCHIVE.sub("", archive.name)
+    alone = len(within) == 1 and within[0].is_dir()
+    names = ([within[0].name] if alone else []) + [stem, archive.name]
+    name = next(n for n in names if not (folder/n).exists())
+    os.rename(within[0] if alone else inside, folder/name)
+    if alone: inside.rmdir()
+
+# %% ../../nbs/data/05_zenodo.ipynb #7c31c02a
+def link(path:Path, new:Path):
+    "Give a file a second name, or copy it where a disk knows no links."
+    try: os.link(path, new)
+    except OSError: shutil.copyfile(path, new)
+
+# %% ../../nbs/data/05_zenodo.ipynb #b0752a72
 def lay_out(
     record:Record,
     paths:list  # of its files
@@ -182,26 +207,7 @@ def lay_out(
             else: link(path, folder/path.name)
     return place
 
-def unpack_into(archive:Path, folder:Path):
-    "Unpack `archive` into a folder of its own in `folder`, which it may bring itself."
-    inside = unpack(archive, folder/f".{archive.name}")
-    shutil.rmtree(inside/"__MACOSX", ignore_errors=True)  # what Macs add to zips
-    within, stem = list(inside.iterdir()), ARCHIVE.sub("", archive.name)
-    alone = len(within) == 1 and within[0].is_dir()
-    names = ([within[0].name] if alone else []) + [stem, archive.name]
-    name = next(n for n in names if not (folder/n).exists())
-    os.rename(within[0] if alone else inside, folder/name)
-    if alone: inside.rmdir()
-
-def link(path:Path, new:Path):
-    "Give a file a second name, or copy it where a disk knows no links."
-    try: os.link(path, new)
-    except OSError: shutil.copyfile(path, new)
-
-# %% ../../nbs/data/05_zenodo.ipynb #5c99e4c2
-DIGIT = re.compile(r"([0-9])_([^_/]+)_(\d+)\.wav")
-WORDS = "zero one two three four five six seven eight nine".split()
-
+# %% ../../nbs/data/05_zenodo.ipynb #7fc857a1
 def read_speakers(
     path:Path # metadata.py: `metadata = {"theo": {"gender": …, "accent": …}, …}`
 )->dict:      # name → dict; empty if that cannot be read
@@ -210,6 +216,10 @@ def read_speakers(
         values = [ast.literal_eval(n.value) for n in ast.parse(read_utf8(path)).body if isinstance(n, ast.Assign)]
         return {str(k): dict(v) for value in values for k, v in value.items()}
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError): return {}
+
+# %% ../../nbs/data/05_zenodo.ipynb #5c99e4c2
+DIGIT = re.compile(r"([0-9])_([^_/]+)_(\d+)\.wav")
+WORDS = "zero one two three four five six seven eight nine".split()
 
 def digit_rows(files:dict)->list[dict]:
     "Make rows of spoken digits; none if `files` are something else."
@@ -236,6 +246,7 @@ def read_dvoice(
             "mend the line, and load the folder") from None
     return rows
 
+# %% ../../nbs/data/05_zenodo.ipynb #9c4bef7c
 def find_dvoice(folder:Path)->list[Path]:
     "Find the folders in `folder` that hold `wavs/` and tables in `texts/`."
     return sorted(p.parent for p in folder.rglob("texts") if (p.parent/"wavs").is_dir() and any(p.glob("*.csv")))
@@ -244,6 +255,7 @@ def find_dvoice(folder:Path)->list[Path]:
 DIALECTS = {"darija": ("ar", "darija")}  # as DVoice calls it → language and accent
 OLD_LAYOUT = {"5482551": "darija"}       # DVoice 1.0
 
+# %% ../../nbs/data/05_zenodo.ipynb #35031370
 def dvoice_rows(
     folder:Path, # of a language
     top:Path,    # of the corpus
@@ -276,6 +288,7 @@ def read_inside(
     rows = digit_rows(list_files(place))
     return make_corpus(rows, place.name) if rows else load_folder(place)
 
+# %% ../../nbs/data/05_zenodo.ipynb #59e15930
 def load_zenodo(
     record # a number, a DOI, or the address of a record; `$ZENODO_TOKEN` has the rights to restricted ones
 )->Dataset:
