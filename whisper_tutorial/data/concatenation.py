@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POSITION_S', 'LOOKS', 'COMPILE_FROM', 'CLASSES', 'STRATEGIES', 'FULL', 'SLACK_S', 'KEPT', 'FIRST_SHARE', 'STAGE_KEYS',
            'in_order', 'narrow_room', 'best_fit', 'next_room', 'room_below', 'count', 'place', 'compiled_place', 'pack',
-           'flat', 'long_first', 'left_out', 'Plan', 'column', 'check_options', 'groups_of', 'whole_units', 'lay_out',
+           'flat', 'long_first', 'left_out', 'Plan', 'column', 'check_options', 'groups_of', 'lay_out', 'whole_units',
            'mix', 'plan_windows', 'show_windows', 'WindowStream', 'plan_stream', 'join', 'check_joinable',
            'join_corpus', 'Stage', 'short_batch', 'auto_stages', 'read_stage', 'check_length', 'is_number',
            'resolve_windows']
@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np, soundfile
+from fastcore.basics import patch
 
 from ..core import UserError, suggest
 from .corpus import FEATURES, new_dataset
@@ -41,7 +42,7 @@ def in_order(
         room_ms -= size_ms[i]; room_tokens -= tokens[i]
     return windows
 
-# %% ../../nbs/data/09_concatenation.ipynb #158c1629
+# %% ../../nbs/data/09_concatenation.ipynb #81cb404a
 LOOKS = 8  # how many rooms that may be too narrow are tried before a window is opened
 
 def narrow_room(
@@ -58,6 +59,7 @@ def narrow_room(
         if holds(room): return room
         rooms ^= 1 << room
 
+# %% ../../nbs/data/09_concatenation.ipynb #4b1a8175
 def best_fit(
     order:list,     # the clips, long ones first
     size_ms:list,   # what each takes of a window, whole milliseconds
@@ -98,6 +100,7 @@ def next_room(
     while node < size: node = 2*node if tree[2*node] else 2*node + 1
     return node - size
 
+# %% ../../nbs/data/09_concatenation.ipynb #5db57fb8
 def room_below(tree, size:int, room:int)->int:
     "Find the largest room that some window has, below `room`."
     node = size + room
@@ -138,6 +141,7 @@ def place(
         below[w] = top[room]; top[room] = w; count(tree, size, room, 1)
     return window
 
+# %% ../../nbs/data/09_concatenation.ipynb #bd016c76
 @functools.cache
 def compiled_place():
     "Compile `place`: about a second, once for each installation."
@@ -163,6 +167,7 @@ def pack(
     window = compiled_place()(ms, n, window_ms, max_tokens, LOOKS)
     return order[np.argsort(window, kind="stable")], np.bincount(window)
 
+# %% ../../nbs/data/09_concatenation.ipynb #aaf01226
 def flat(windows:list)->tuple: # all clips in one row, int64 (n,), and the number of them in each window, int64
     "Lay the lists of `windows` end to end."
     sizes = np.array([len(w) for w in windows], dtype=np.int64)
@@ -208,29 +213,36 @@ class Plan:
     fill:float          # share of the windows' seconds that is clips
     token_fill:float    # share of the windows' label tokens that is used, overhead included
 
-    def members(self)->tuple: # all clips, window by window, from left to right, and the number of them in each window
-        "Turn the plan over, from clips to windows."
-        clips = np.lexsort((self.offset_s, self.window))[(self.window < 0).sum():]
-        return clips, np.bincount(self.window[clips], minlength=self.n_windows)
+# %% ../../nbs/data/09_concatenation.ipynb #734dcd0b
+@patch
+def members(self:Plan)->tuple: # all clips, window by window, from left to right, and the number of them in each window
+    "Turn the plan over, from clips to windows."
+    clips = np.lexsort((self.offset_s, self.window))[(self.window < 0).sum():]
+    return clips, np.bincount(self.window[clips], minlength=self.n_windows)
 
-    def windows(self)->list[list[int]]: # the clips of each window, from left to right
-        "Give `members` as lists."
-        clips, sizes = self.members()
-        return [part.tolist() for part in np.split(clips, np.cumsum(sizes))[:-1]]
+@patch
+def windows(self:Plan)->list[list[int]]: # the clips of each window, from left to right
+    "Give `members` as lists."
+    clips, sizes = self.members()
+    return [part.tolist() for part in np.split(clips, np.cumsum(sizes))[:-1]]
 
-    def report(self)->dict: # `clips` = `joined` + `single` + `left_out`; `speed_up`: clips per window
-        "Account for every clip."
-        sizes = np.bincount(self.window[self.window >= 0], minlength=self.n_windows)
-        single, inside, out = int((sizes == 1).sum()), int(sizes.sum()), int((self.window < 0).sum())
-        reasons = Counter(r for r in self.reason if r is not None)
-        return dict(clips=len(self.window), joined=inside - single, single=single, left_out=out, reasons=dict(reasons),
-                    windows=self.n_windows, window_s=self.window_s, fill=self.fill, token_fill=self.token_fill,
-                    speed_up=inside/max(self.n_windows, 1))
+# %% ../../nbs/data/09_concatenation.ipynb #459ed4c4
+@patch
+def report(self:Plan)->dict: # `clips` = `joined` + `single` + `left_out`; `speed_up`: clips per window
+    "Account for every clip."
+    sizes = np.bincount(self.window[self.window >= 0], minlength=self.n_windows)
+    single, inside, out = int((sizes == 1).sum()), int(sizes.sum()), int((self.window < 0).sum())
+    reasons = Counter(r for r in self.reason if r is not None)
+    return dict(clips=len(self.window), joined=inside - single, single=single, left_out=out, reasons=dict(reasons),
+                windows=self.n_windows, window_s=self.window_s, fill=self.fill, token_fill=self.token_fill,
+                speed_up=inside/max(self.n_windows, 1))
 
-    def __repr__(self):
-        r = self.report()
-        return (f"Plan({r['clips']} clips = {r['joined']} joined + {r['single']} single + {r['left_out']} left out; "
-                f"{r['windows']} windows of {r['window_s']:g} s, {r['fill']:.1%} full)")
+# %% ../../nbs/data/09_concatenation.ipynb #c17f68a9
+@patch
+def __repr__(self:Plan):
+    r = self.report()
+    return (f"Plan({r['clips']} clips = {r['joined']} joined + {r['single']} single + {r['left_out']} left out; "
+            f"{r['windows']} windows of {r['window_s']:g} s, {r['fill']:.1%} full)")
 
 # %% ../../nbs/data/09_concatenation.ipynb #12be36d4
 def column(values, name:str)->np.ndarray: # float64 (n_clips,); NaN for None
@@ -277,18 +289,7 @@ def groups_of(
         groups.setdefault(("known", speaker[i]) if known else ("unknown", i), []).append(i)
     return [np.array(group) for group in groups.values()]
 
-# %% ../../nbs/data/09_concatenation.ipynb #be2d6335
-def whole_units(
-    duration_s, n_tokens,  # float64 (n_clips,)
-    fit,                   # the clips that some window can hold
-    window_ms:int, gap_ms:int
-)->tuple:                  # milliseconds with the gap behind, and tokens, int64 (n_clips,); 0 for the others
-    "Count what each clip takes of both budgets, rounded up."
-    ms, tokens = np.zeros(len(duration_s), dtype=np.int64), np.zeros(len(duration_s), dtype=np.int64)
-    ms[fit] = np.clip(np.ceil(duration_s[fit]*1000 - 1e-6), 1, window_ms) + gap_ms  # less than 1e-9 s is rounding noise
-    tokens[fit] = np.ceil(n_tokens[fit])
-    return ms, tokens
-
+# %% ../../nbs/data/09_concatenation.ipynb #1ccf743d
 def lay_out(
     clips, sizes,  # window by window, and the number of clips in each
     number,        # of each window, int64 (n_windows,)
@@ -301,6 +302,18 @@ def lay_out(
     offset_s[clips] = (begin - np.repeat(begin[np.cumsum(sizes) - sizes], sizes))/1000
     return window, offset_s
 
+# %% ../../nbs/data/09_concatenation.ipynb #be2d6335
+def whole_units(
+    duration_s, n_tokens,  # float64 (n_clips,)
+    fit,                   # the clips that some window can hold
+    window_ms:int, gap_ms:int
+)->tuple:                  # milliseconds with the gap behind, and tokens, int64 (n_clips,); 0 for the others
+    "Count what each clip takes of both budgets, rounded up."
+    ms, tokens = np.zeros(len(duration_s), dtype=np.int64), np.zeros(len(duration_s), dtype=np.int64)
+    ms[fit] = np.clip(np.ceil(duration_s[fit]*1000 - 1e-6), 1, window_ms) + gap_ms  # less than 1e-9 s is rounding noise
+    tokens[fit] = np.ceil(n_tokens[fit])
+    return ms, tokens
+
 def mix(clips, sizes, rng)->tuple: # the same two
     "Shuffle the clips inside each window."
     ends = np.cumsum(sizes).tolist()
@@ -310,6 +323,17 @@ def mix(clips, sizes, rng)->tuple: # the same two
 # %% ../../nbs/data/09_concatenation.ipynb #c555ecc1
 STRATEGIES = ("single", "in_order", "best_fit", "same_speaker")
 
+def _arrange(fit, ms, tokens, holds, strategy, single_share, speaker, rng)->tuple:
+    "Choose the windows: the clips window by window, and the number of clips in each."
+    n_single = len(fit) if strategy == "single" else round(single_share*len(fit))
+    single, rest = np.split(rng.permutation(fit), [n_single])
+    need, parts = np.maximum(ms/holds[0], tokens/holds[1]), [(single, np.ones(n_single, dtype=np.int64))]
+    for group in groups_of(np.sort(rest), strategy, speaker, len(ms)):
+        if strategy == "in_order": parts.append(flat(in_order(group.tolist(), ms.tolist(), tokens.tolist(), *holds)))
+        else: parts.append(mix(*pack(long_first(group, need[group], rng), ms, tokens, *holds), rng))
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts))
+
+# %% ../../nbs/data/09_concatenation.ipynb #2c0b9078
 def plan_windows(
     duration_s,              # seconds of each clip, shape (n_clips,); None or NaN: unknown
     n_tokens,                # tokens of each clip's label, shape (n_clips,)
@@ -324,29 +348,27 @@ def plan_windows(
 )->Plan:
     "Plan which clip lies where; leave out with a reason what fits nowhere; `UserError` for senseless options."
     check_options(strategy, window_s, max_tokens, gap_s, overhead_tokens, single_share)
-    duration_s, n_tokens = column(duration_s, "duration_s"), column(n_tokens, "n_tokens")
-    if len(duration_s) != len(n_tokens): raise UserError(
-        f"{len(duration_s)} durations but {len(n_tokens)} token counts; give one of each per clip")
+    duration_s, n_tokens = _columns(duration_s, n_tokens)
     reason = left_out(duration_s, n_tokens, window_s, max_tokens - overhead_tokens)
     fit = np.flatnonzero(reason == None)  # elementwise
     window_ms, gap_ms = int(window_s*1000 + 1e-6), int(np.ceil(gap_s*1000 - 1e-6))
     ms, tokens = whole_units(duration_s, n_tokens, fit, window_ms, gap_ms)
-    holds = window_ms + gap_ms, int(max_tokens - overhead_tokens)  # the last clip's gap lies behind the window
-
-    rng = np.random.default_rng(seed)
-    n_single = len(fit) if strategy == "single" else round(single_share*len(fit))
-    single, rest = np.split(rng.permutation(fit), [n_single])
-    need, parts = np.maximum(ms/holds[0], tokens/holds[1]), [(single, np.ones(n_single, dtype=np.int64))]
-    for group in groups_of(np.sort(rest), strategy, speaker, len(reason)):
-        if strategy == "in_order": parts.append(flat(in_order(group.tolist(), ms.tolist(), tokens.tolist(), *holds)))
-        else: parts.append(mix(*pack(long_first(group, need[group], rng), ms, tokens, *holds), rng))
-    clips, sizes = (np.concatenate(arrays) for arrays in zip(*parts))
+    holds, rng = (window_ms + gap_ms, int(max_tokens - overhead_tokens)), np.random.default_rng(seed)
+    clips, sizes = _arrange(fit, ms, tokens, holds, strategy, single_share, speaker, rng)
     window, offset_s = lay_out(clips, sizes, np.argsort(rng.permutation(len(sizes))), ms)
     n = max(len(sizes), 1)  # no clips, no windows: filled 0 %
     return Plan(window, offset_s, reason, float(window_s), len(sizes), float(duration_s[fit].sum()/(n*window_s)),
                 float((tokens.sum() + overhead_tokens*len(sizes))/(n*max_tokens)))
 
-# %% ../../nbs/data/09_concatenation.ipynb #b99523ee
+# %% ../../nbs/data/09_concatenation.ipynb #6551d677
+def _columns(duration_s, n_tokens)->tuple:
+    "Make both numbers, one of each per clip."
+    duration_s, n_tokens = column(duration_s, "duration_s"), column(n_tokens, "n_tokens")
+    if len(duration_s) != len(n_tokens): raise UserError(
+        f"{len(duration_s)} durations but {len(n_tokens)} token counts; give one of each per clip")
+    return duration_s, n_tokens
+
+# %% ../../nbs/data/09_concatenation.ipynb #03b4f7a5
 def show_windows(
     plan:Plan,
     duration_s,     # seconds of each clip, as given to `plan_windows`
@@ -371,6 +393,17 @@ def show_windows(
 # %% ../../nbs/data/09_concatenation.ipynb #0700ff07
 FULL = 0.98  # of either budget: such a window waits no longer
 
+def _may_go(
+    full,      # share of either budget that is used, float64 (n_windows,)
+    sizes,     # clips in each
+    last:bool  # nothing comes any more
+)->np.ndarray: # bool (n_windows,)
+    "Choose the windows that wait no longer."
+    order = np.argsort(-full, kind="stable")
+    ahead = np.empty(len(full)); ahead[order] = np.cumsum(sizes[order]) - sizes[order]  # clips in fuller windows
+    return (full >= FULL) | (ahead < sizes.sum()/2) | last
+
+# %% ../../nbs/data/09_concatenation.ipynb #cacedc40
 class WindowStream:
     "The windows of a stream of clips: iterate over it once; `report()` tells how far it is."
     def __init__(self, clips, buffer, seed, single_share, leave_out, options):
@@ -388,48 +421,53 @@ class WindowStream:
             yield from (ready[i] for i in rng.permutation(len(ready)))
             if not len(rows): return
 
-    def read(self, clips, n:int)->np.ndarray: # duration_s, n_tokens and index, float64 (up to n, 3)
-        fresh, begin = list(itertools.islice(clips, n)), self.sums["clips"]
-        try: pairs = [c[0] for c in fresh], [c[1] for c in fresh]
-        except (TypeError, IndexError, KeyError) as e: raise UserError(
-            f"a clip of a stream is (duration_s, n_tokens), and one after clip {begin} is not ({e}); "
-            "give such pairs") from e
-        self.sums["clips"] += len(fresh)
-        numbers = begin + np.arange(len(fresh))
-        return np.column_stack([column(pairs[0], "duration_s"), column(pairs[1], "n_tokens"), numbers])
+# %% ../../nbs/data/09_concatenation.ipynb #0c6285f9
+@patch
+def read(self:WindowStream, clips, n:int)->np.ndarray: # duration_s, n_tokens and index, float64 (up to n, 3)
+    fresh, begin = list(itertools.islice(clips, n)), self.sums["clips"]
+    try: pairs = [c[0] for c in fresh], [c[1] for c in fresh]
+    except (TypeError, IndexError, KeyError) as e: raise UserError(
+        f"a clip of a stream is (duration_s, n_tokens), and one after clip {begin} is not ({e}); "
+        "give such pairs") from e
+    self.sums["clips"] += len(fresh)
+    numbers = begin + np.arange(len(fresh))
+    return np.column_stack([column(pairs[0], "duration_s"), column(pairs[1], "n_tokens"), numbers])
 
-    def plan(self, rows, strategy:str, rng, last:bool)->tuple: # the windows that go, the rows that stay
-        if not len(rows): return [], rows
-        o, (s, n, index) = self.options, rows.T
-        plan = plan_windows(s, n, strategy, seed=int(rng.integers(2**62)), **o)
-        for i in np.flatnonzero(plan.window < 0).tolist(): self.out(int(index[i]), plan.reason[i])
-        clips, sizes = plan.members()
-        begins, ends = np.cumsum(sizes) - sizes, np.cumsum(sizes)
-        if not len(sizes): return [], rows[:0]
-        sound, text = (np.add.reduceat(values[clips], begins) for values in (s, n))
-        full = np.maximum(sound/o["window_s"], (text + o["overhead_tokens"])/o["max_tokens"])
-        order = np.argsort(-full, kind="stable")
-        ahead = np.empty(len(full)); ahead[order] = np.cumsum(sizes[order]) - sizes[order]  # clips in fuller windows
-        go = (full >= FULL) | (ahead < len(clips)/2) | last
-        self.sums.update(windows=int(go.sum()), inside=int(sizes[go].sum()), single=int((sizes[go] == 1).sum()),
-                         seconds=float(sound[go].sum()), tokens=float(text[go].sum()))
-        numbers, at = index[clips].astype(int).tolist(), plan.offset_s[clips].tolist()
-        windows = [list(zip(numbers[a:b], at[a:b])) for a, b in zip(begins[go].tolist(), ends[go].tolist())]
-        return windows, rows[clips[np.repeat(~go, sizes)]]
+@patch
+def out(self:WindowStream, index:int, reason:str):
+    self.reasons[reason] += 1
+    if self.leave_out: self.leave_out(index, reason)
 
-    def out(self, index:int, reason:str):
-        self.reasons[reason] += 1
-        if self.leave_out: self.leave_out(index, reason)
+# %% ../../nbs/data/09_concatenation.ipynb #3f57a594
+@patch
+def plan(self:WindowStream, rows, strategy:str, rng, last:bool)->tuple: # the windows that go, the rows that stay
+    if not len(rows): return [], rows
+    o, (s, n, index) = self.options, rows.T
+    plan = plan_windows(s, n, strategy, seed=int(rng.integers(2**62)), **o)
+    for i in np.flatnonzero(plan.window < 0).tolist(): self.out(int(index[i]), plan.reason[i])
+    clips, sizes = plan.members()
+    begins, ends = np.cumsum(sizes) - sizes, np.cumsum(sizes)
+    if not len(sizes): return [], rows[:0]
+    sound, text = (np.add.reduceat(values[clips], begins) for values in (s, n))
+    go = _may_go(np.maximum(sound/o["window_s"], (text + o["overhead_tokens"])/o["max_tokens"]), sizes, last)
+    self.sums.update(windows=int(go.sum()), inside=int(sizes[go].sum()), single=int((sizes[go] == 1).sum()),
+                     seconds=float(sound[go].sum()), tokens=float(text[go].sum()))
+    numbers, at = index[clips].astype(int).tolist(), plan.offset_s[clips].tolist()
+    windows = [list(zip(numbers[a:b], at[a:b])) for a, b in zip(begins[go].tolist(), ends[go].tolist())]
+    return windows, rows[clips[np.repeat(~go, sizes)]]
 
-    def report(self)->dict: # the keys of `Plan.report`; what is still in the buffer is in `clips` alone
-        "Account for the clips so far."
-        n, o = self.sums, self.options
-        return dict(clips=n["clips"], joined=n["inside"] - n["single"], single=n["single"],
-                    left_out=self.reasons.total(), reasons=dict(self.reasons), windows=n["windows"],
-                    window_s=o["window_s"], fill=n["seconds"]/max(n["windows"]*o["window_s"], 1e-9),
-                    token_fill=(n["tokens"] + o["overhead_tokens"]*n["windows"])/max(n["windows"]*o["max_tokens"], 1),
-                    speed_up=n["inside"]/max(n["windows"], 1))
+# %% ../../nbs/data/09_concatenation.ipynb #6b7da6df
+@patch
+def report(self:WindowStream)->dict: # the keys of `Plan.report`; what is still in the buffer is in `clips` alone
+    "Account for the clips so far."
+    n, o = self.sums, self.options
+    return dict(clips=n["clips"], joined=n["inside"] - n["single"], single=n["single"],
+                left_out=self.reasons.total(), reasons=dict(self.reasons), windows=n["windows"],
+                window_s=o["window_s"], fill=n["seconds"]/max(n["windows"]*o["window_s"], 1e-9),
+                token_fill=(n["tokens"] + o["overhead_tokens"]*n["windows"])/max(n["windows"]*o["max_tokens"], 1),
+                speed_up=n["inside"]/max(n["windows"], 1))
 
+# %% ../../nbs/data/09_concatenation.ipynb #502833d2
 def plan_stream(
     clips,                   # anything that gives (duration_s, n_tokens) for one clip after the other
     buffer:int=100_000,      # clips that are planned together: more fill better and take more memory
@@ -469,9 +507,7 @@ def join(
         out[begin:begin + len(wav)] += wav[:n_samples - begin]
     return out
 
-# %% ../../nbs/data/09_concatenation.ipynb #e0c00811
-KEPT = ("speaker", "gender", "age", "accent", "language", "split", "source", "licence")  # where all clips agree
-
+# %% ../../nbs/data/09_concatenation.ipynb #93a66e3e
 def check_joinable(
     splits,                # of the clips
     allow_test:bool=False
@@ -484,6 +520,9 @@ def check_joinable(
     if n["test"] and not allow_test: raise UserError(
         f"{n['test']} of the clips belong to the test split, which is heard clip by clip; join training clips: "
         "`select(corpus, {'split': 'train'})`. For a test of long recordings: `join_corpus(…, allow_evaluation=True)`")
+
+# %% ../../nbs/data/09_concatenation.ipynb #e0c00811
+KEPT = ("speaker", "gender", "age", "accent", "language", "split", "source", "licence")  # where all clips agree
 
 def join_corpus(
     corpus,                     # a `Dataset`
@@ -506,7 +545,7 @@ def join_corpus(
         for name, values in columns.items(): values.append(found.get(name))
     return new_dataset(columns)
 
-# %% ../../nbs/data/09_concatenation.ipynb #b24acc4e
+# %% ../../nbs/data/09_concatenation.ipynb #86f13a60
 @dataclass(frozen=True)
 class Stage:
     "A part of the training in windows of one length."
@@ -514,8 +553,7 @@ class Stage:
     seconds:float     # a window's length
     batch_windows:int # windows per step
 
-FIRST_SHARE = 0.7 # of the steps, in short windows, where `auto` finds them worth while
-
+# %% ../../nbs/data/09_concatenation.ipynb #5d8646d2
 def short_batch(
     seconds:float,     # a short window's length
     window_s:float,    # the model's
@@ -524,7 +562,9 @@ def short_batch(
     "Double the batch until it hears about half the seconds that a batch of full windows does."
     return batch_windows*2**max(0, round(np.log2(window_s/2/seconds)))
 
-# %% ../../nbs/data/09_concatenation.ipynb #d9026e7a
+# %% ../../nbs/data/09_concatenation.ipynb #99a20a7c
+FIRST_SHARE = 0.7 # of the steps, in short windows, where `auto` finds them worth while
+
 def auto_stages(
     duration_s,        # float64 (n_clips,)
     window_s:float,    # the model's window
@@ -540,7 +580,7 @@ def auto_stages(
     return [Stage(FIRST_SHARE, seconds, short_batch(seconds, window_s, batch_windows)),
             Stage(round(1 - FIRST_SHARE, 6), float(window_s), batch_windows)]
 
-# %% ../../nbs/data/09_concatenation.ipynb #ab0bc394
+# %% ../../nbs/data/09_concatenation.ipynb #ca9ff8f8
 STAGE_KEYS = ("share", "seconds", "batch_windows")
 
 def read_stage(
