@@ -84,7 +84,7 @@ BAD = {"file not found": "no/such/clip.wav", "empty file": b"", "no samples": pa
        "samples that are not numbers": packed([0, np.inf, np.nan], format="WAV", subtype="FLOAT")}
 
 
-@pytest.mark.parametrize("fault, source", [*BAD.items(), *[("cannot be decoded", b) for b in (
+@pytest.mark.parametrize("fault, source", [*BAD.items(), ("samples that are not numbers", packed([0, 1e20, -1e20], format="WAV", subtype="FLOAT")), *[("cannot be decoded", b) for b in (
     b"<html>404", M4A, GOOD["mp3"][:20], GOOD["opus"][:100], b"RIFF" + bytes(40))]])
 def test_a_bad_clip_has_a_fault_and_a_remedy(fault, source):
     with pytest.raises(BadAudio) as e: load_audio(source)
@@ -111,5 +111,7 @@ def test_an_extended_window_is_whole():
     assert not model.get_encoder().embed_positions.weight.requires_grad
     mel = extractor(NOISE[:3*SR], sampling_rate=SR, return_tensors="pt").input_features
     assert mel.shape == (1, 80, 300) and model(mel, decoder_input_ids=torch.tensor([[2]])).logits.isfinite().all()
-    for wrong in (1., 3.013):
-        with pytest.raises(UserError, match="in steps of 0.02 s"): audio.extend_window(model, extractor, wrong)
+    again = WhisperFeatureExtractor(**extractor.to_dict())  # as it is saved and loaded
+    assert (again.n_samples, again.nb_max_frames) == (extractor.n_samples, extractor.nb_max_frames) == (3*SR, 300)
+    for wrong in (1., 3.5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="in whole seconds"): audio.extend_window(model, extractor, wrong)

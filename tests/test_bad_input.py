@@ -70,6 +70,15 @@ def no_weights(tmp_path):
 def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
 
 
+def one_other_language(tmp_path):
+    "Only a validation clip has it: training would find out at its end."
+    if not (tmp_path/"mixed").exists():
+        lines = (own_recordings(tmp_path/"mixed", train=4, validation=2, test=2)/"metadata.csv").read_text().splitlines()
+        said = [l + (",xx" if ",validation," in l else ",language" if i == 0 else ",en") for i, l in enumerate(lines)]
+        (tmp_path/"mixed"/"metadata.csv").write_text("\n".join(said) + "\n")
+    return tmp_path/"mixed"
+
+
 @pytest.mark.parametrize("values, message", [
     (lambda t: dict(data=f"folder:{t}/nowhere"), "does not exist"),
     (lambda t: dict(data=f"folder:{empty(t)}"), "holds no audio"),
@@ -80,7 +89,12 @@ def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
     (lambda t: dict(where={"acent": "German"}), "Did you mean `accent`?"),
     (lambda t: dict(where={"accent": "Germn"}), "German"),
     (lambda t: dict(where={"split": "test"}), "the train split is empty"),
-    (lambda t: dict(language="xx"), "'xx'")], ids=lambda v: "" if callable(v) else v)
+    (lambda t: dict(language="xx"), "'xx'"),
+    (lambda t: dict(data=f"folder:{one_other_language(t)}", language=None), "knows no language 'xx'"),
+    (lambda t: dict(dialect="en"), "is no dialect"),
+    (lambda t: dict(language="en", dialect="hi-in"), "the dialect 'hi-in' cannot stand behind <|en|>"),
+    (lambda t: dict(language="en", language_like="klingon"), "knows no language 'klingon'"),
+    (lambda t: dict(previous_text=.5), "`previous_text` is 0.5, but no clip")], ids=lambda v: "" if callable(v) else v)
 def test_start_refuses(values, message, tmp_path):
     "Before anything is paid. And what was refused has not begun: the corrected command is not taken for another run."
     with pytest.raises(UserError) as e: start(tmp_path, **values(tmp_path))

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from conftest import ROOT
 from whisper_tutorial import UserError
-from whisper_tutorial.data.batches import TrainingWindows, after_previous, batch_loader, clip_before
+from whisper_tutorial.data.batches import NEAR_S, TrainingWindows, after_previous, batch_loader, clip_before
 from whisper_tutorial.data.concatenation import SLACK_S, Stage, resolve_windows
 from whisper_tutorial.data.corpus import load_corpus, make_corpus, select, with_column
 from whisper_tutorial.speech.text import END, NO_TIMESTAMPS, START, decode_segments, decode_text, encode_label, load_tokenizer
@@ -137,6 +137,9 @@ def tape(rows):
 def test_the_clip_before_is_the_one_that_ended_before():
     corpus = tape([("c", "a", 20., 5.), ("a", "a", 0., 10.), ("b", "a", 10., 5.), ("x", "b", 0., 5.), ("?", None, 1., 5.), ("?", "a", None, 5.)])
     assert clip_before(corpus).tolist() == [2, -1, 1, -1, -1, -1]
+    assert clip_before(tape([("a", "a", 0., 10.), ("b", "a", 10. + NEAR_S, 5.), ("c", "a", 46. + NEAR_S, 5.)])).tolist() == [-1, 0, -1]  # long ago
+    corpus = tape([("a", "1", 0., 2.), ("b", "1", 2., 2.), ("x", "1", .5, 1.), ("y", "1", 2.5, 1.)])
+    assert clip_before(with_column(corpus, "source", ["x", "x", "y", "y"])).tolist() == [-1, 0, -1, 2]  # two recordings of one name
     assert clip_before(tape([("a", "a", 0., 10.), ("b", "a", 10. - SLACK_S/2, 5.), ("c", "a", 12., 5.)])).tolist() == [-1, 0, -1]  # c lies on b
 
 
@@ -290,9 +293,75 @@ def test_speed_is_drawn_before_the_plan():
 
 
 def test_a_clip_that_fits_only_at_its_own_speed_keeps_it():
-    long = make_corpus([dict(id="a", text="a", duration_s=29.5, language="en")], "test")
+    long = make_corpus([dict(id="a", text="a", duration_s=29.5, language="en")], "test")  # only planned, not heard
     windows = made(long, steps=5, augment=[{"speed": {"factor": [.5, .9], "p": 1.0}}])
     assert windows.filled[0]["left_out"] == 0 and windows.speed.tolist() == [1.]*20
+
+
+def test_what_only_fits_when_played_faster_waits():
+    lengths = [3.4 + .02*i for i in range(60)] + [31.]
+    corpus = make_corpus([dict(id=str(i), text="a", duration_s=s, language="en") for i, s in enumerate(lengths)], "test")
+    windows = made(corpus, [Stage(.5, 3.5, 4), Stage(.5, 30., 4)], steps=20, augment=[{"speed": {"factor": [.8, 1.25], "p": 1.0}}])
+    for f in windows.filled: assert f["clips"] + f["waiting"] + f["left_out"] == 61
+    assert windows.filled[0]["waiting"] == 54 and windows.filled[1]["left_out"] == 1
+    assert 60 not in windows.clip  # left out of the account is left out of the windows
+
+
+LOUD = {"gain": {"gain_db": [-20, 6], "p": 1.0}}
+
+
+def test_every_noise_is_heard_another_one_in_each_window():
+    members = [(5, 0.)]
+    clean = made().window(30.0, members, 3)
+    for noise in (dict(augment=[LOUD]), dict(specaugment="double")):
+        windows = made(**noise)
+        one, two, again = (windows.window(30.0, members, n)[0] for n in (3, 4, 3))
+        assert not np.array_equal(one, clean[0]) and not np.array_equal(one, two) and np.array_equal(one, again), noise
+        assert not np.array_equal(made(seed=1, **noise).window(30.0, members, 3)[0], one), noise
+    two_clips = made(augment=[LOUD]).window(30.0, [(5, 0.), (5, 10.)], 3)[0]
+    assert not np.allclose(two_clips[:, :100], two_clips[:, 1000:1100], atol=.01)  # each clip is drawn for
+
+
+def test_holes_are_cut_into_sound_and_not_into_silence():
+    members, sound = [(5, 0.), (6, 4.)], round((4 + accents()[6]["duration_s"])*100)
+    clean, holes = made().window(30.0, members, 3)[0], made(specaugment="double")
+    changed = np.zeros(3000, bool)
+    for number in range(40): changed |= (holes.window(30.0, members, number)[0] != clean).any(axis=0)
+    assert changed[:sound - 1].all() and not changed[sound + 1:].any()
+
+
+def test_dropout_cuts_the_same_text_otherwise():
+    plain, other, members = made(), made(bpe_dropout=.5), [(5, 0.)]
+    label, again, third = (other.label(30.0, members, n) for n in (3, 3, 4))
+    assert label == again and label != third and label != plain.label(30.0, members, 3)
+    for ids in (label, third): assert decode_text(small(), ids) == accents()[5]["text"] and ids.count(token(START)) == 1
+
+
+def test_times_follow_the_speed():
+    windows = made(steps=4, augment=[{"speed": {"factor": [.6, 1.6], "p": 1.0}}], timestamps=1., single_share=0., gap_s=.25)
+    for w in range(len(windows.ends) - 1):
+        members = windows.members(w)
+        for (i, at, speed), (begin, end, _) in zip(members, decode_segments(small(), windows.label(30.0, members, w)), strict=True):
+            assert abs(begin - at) <= .0101 and abs(end - at - accents()[i]["duration_s"]/speed) <= .0115
+
+
+@pytest.mark.parametrize("stated", [1., 9.])
+def test_a_wrong_duration_is_named(stated):
+    corpus = with_column(accents(n=1), "duration_s", [stated])
+    with pytest.raises(UserError, match=f"`{corpus[0]['id']}` lasts .* says {stated:.2f}.*check_corpus"): made(corpus)[0]
+
+
+def test_a_plan_of_many_epochs_takes_as_long_as_its_windows(monkeypatch):
+    "Each epoch is looked at once: the windows found so far are not counted again for each."
+    seen, plan = [], TrainingWindows._plan_epoch
+    class Sizes(np.ndarray):
+        def __len__(self): seen.append(1); return super().__len__()
+    def counted(self, *args):
+        clip, at, speed, sizes, reasons = plan(self, *args)
+        return clip, at, speed, sizes.view(Sizes), reasons
+    monkeypatch.setattr(TrainingWindows, "_plan_epoch", counted)
+    windows = made(accents(n=20), [Stage(1., 30., 16)], steps=60, single_share=0.)
+    assert windows.filled[0]["epochs"] > 300 and len(seen) < 4*windows.filled[0]["epochs"]
 
 
 def test_dropout_never_bursts_a_label():

@@ -136,7 +136,7 @@ def find_faults(
     "Say which clips cannot be trained on."
     reasons = [fault or reason for fault, reason in zip(faults, check_texts(texts, tokenizer))]
     for i in np.flatnonzero(sounds.duration_s > window_s):
-        reasons[i] = reasons[i] or f"longer than the window: {sounds.duration_s[i]:.2f} s, at most {window_s:g} s"
+        reasons[i] = reasons[i] or f"longer than the window: {sounds.duration_s[i]:.7g} s, at most {window_s:g} s"
     return reasons
 
 # %% ../../nbs/data/08_checks.ipynb #6653b31e

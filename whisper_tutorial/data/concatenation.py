@@ -244,7 +244,7 @@ def __repr__(self:Plan):
     return (f"Plan({r['clips']} clips = {r['joined']} joined + {r['single']} single + {r['left_out']} left out; "
             f"{r['windows']} windows of {r['window_s']:g} s, {r['fill']:.1%} full)")
 
-# %% ../../nbs/data/09_concatenation.ipynb #12be36d4
+# %% ../../nbs/data/09_concatenation.ipynb #0a47cc75
 def column(values, name:str)->np.ndarray: # float64 (n_clips,); NaN for None
     "Make `values` numbers; `UserError` if they are not, or not in one row."
     try: array = np.asarray(values, dtype=np.float64)
@@ -260,8 +260,8 @@ def check_options(strategy, window_s, max_tokens, gap_s, overhead_tokens, single
         f"strategy `{strategy}` is unknown; choose one of {', '.join(STRATEGIES)}.{suggest(strategy, STRATEGIES)}")
     if not POSITION_S <= window_s <= 3600: raise UserError(
         f"`window_s` must be seconds from {POSITION_S} to 3600, got {window_s}; a published Whisper's is 30")
-    if not 0 <= gap_s <= window_s: raise UserError(
-        f"`gap_s` must be seconds from 0 to the window's {window_s:g}, got {gap_s}; 0 puts clip behind clip")
+    if not 0 <= gap_s <= 3600: raise UserError(
+        f"`gap_s` must be seconds from 0 to 3600, got {gap_s}; 0 puts clip behind clip")
     if not 1 <= max_tokens <= 100_000 or max_tokens != int(max_tokens): raise UserError(
         f"`max_tokens` is a whole number, the decoder's positions, got {max_tokens}; a published Whisper's is 448")
     if not 0 <= overhead_tokens < max_tokens: raise UserError(
@@ -411,6 +411,7 @@ class WindowStream:
         self.leave_out, self.options, self.reasons, self.sums = leave_out, options, Counter(), Counter()
 
     def __iter__(self): # lists of (index of the clip, offset_s)
+        self.reasons.clear(); self.sums.clear()
         rng, clips, held = np.random.default_rng(self.seed), iter(self.clips), np.zeros((0, 3))
         while True:
             rows = self.read(clips, self.buffer - len(held))
@@ -618,7 +619,7 @@ def check_length(seconds:float, duration_s, window_s:float):
         f"no clip fits into a stage of {seconds:g} s, the shortest lasts {shortest:.2f} s; "
         "give it more `seconds`, or set `windows: auto`")
 
-def is_number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
+def is_number(x): return isinstance(x, (int, float)) and not isinstance(x, bool) and np.isfinite(x)
 
 # %% ../../nbs/data/09_concatenation.ipynb #c5daf956
 def resolve_windows(

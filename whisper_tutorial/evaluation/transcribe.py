@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['greedy_tokens', 'window_samples', 'window_mel', 'audio_context', 'transcribe', 'batches_by_length',
-           'language_prompts', 'clip_mel', 'check_tokenizer']
+           'language_prompts', 'clip_mel', 'window_positions', 'check_tokenizer']
 
 # %% ../../nbs/evaluation/02_transcribe.ipynb #30c6cf44
 import contextlib
@@ -88,7 +88,7 @@ def transcribe(
     "Decode each clip greedily in a full window; `UserError` for a clip too long, unreadable, or of unknown language."
     import torch
     device, n_mels = pick_device(device), model.config.num_mel_bins
-    n_positions = round(window_s*TOKENS_PER_SECOND) if window_s else model.config.max_source_positions
+    n_positions = window_positions(window_s) if window_s is not None else model.config.max_source_positions
     n_samples = n_positions*N_SAMPLES_PER_TOKEN
     tokenizer = check_tokenizer(model, tokenizer)
     prompts = language_prompts(tokenizer, corpus, language, task, dialect, language_like)
@@ -132,6 +132,13 @@ def clip_mel(clip:dict, n_samples:int, n_mels:int)->np.ndarray: # (n_mels, n_fra
         f"clip `{clip['id']}` lasts {len(wav)/SR:.1f} s, but the model hears {n_samples/SR:g} s at once; "
         "cut it at a pause, or leave it out as `check_corpus` does")
     return window_mel(wav, n_samples, n_mels)
+
+def window_positions(window_s:float)->int:
+    "Turn a window's length into positions of the encoder; `UserError` if it is none."
+    n = window_s*TOKENS_PER_SECOND if isinstance(window_s, (int, float)) and np.isfinite(window_s) else 0
+    if n < 1 or abs(n - round(n)) > 1e-6: raise UserError(
+        f"`window_s` is {window_s!r}; give seconds in steps of 0.02, or nothing for the model's own window")
+    return round(n)
 
 def check_tokenizer(model, tokenizer=None):
     "Find the model's tokenizer; `UserError` if it cannot be this model's."

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['END', 'START', 'NO_TIMESTAMPS', 'TASKS', 'LANGUAGE_CODES', 'BEHIND_LANGUAGES', 'SPECIAL_TOKENS', 'TIMESTAMP_TOKENS',
-           'SPELT_OTHERWISE', 'TIMESTAMP_S', 'RANKS', 'ID_SETTINGS', 'APOSTROPHES', 'UNSEEN', 'LETTER', 'MORE', 'WORD',
-           'byte_letters', 'spell', 'special_tokens', 'with_special_tokens', 'new_tokenizer', 'last_pair',
-           'read_tiktoken', 'multilingual_file', 'multilingual_tokenizer', 'load_tokenizer', 'language_code',
-           'has_language', 'language_token', 'dialect_token', 'dialect_code', 'listed_codes', 'prompt_tokens',
-           'text_tokens', 'encode_label', 'count_tokens', 'decode_text', 'timestamp_token', 'decode_segments',
-           'merge_ranks', 'take_apart', 'begun_from', 'new_code', 'pieces_of', 'add_tokens', 'grow', 'longer_rows',
-           'renumber', 'costly_words', 'merge', 'cut_again', 'whisper_normalizer', 'whisper_normalize', 'normalize']
+           'SPELT_OTHERWISE', 'IN_TIMES', 'TIMESTAMP_S', 'RANKS', 'ID_SETTINGS', 'APOSTROPHES', 'UNSEEN', 'LETTER',
+           'MORE', 'WORD', 'byte_letters', 'spell', 'special_tokens', 'with_special_tokens', 'new_tokenizer',
+           'last_pair', 'read_tiktoken', 'multilingual_file', 'multilingual_tokenizer', 'load_tokenizer',
+           'language_code', 'has_language', 'language_token', 'dialect_token', 'dialect_code', 'listed_codes',
+           'prompt_tokens', 'text_tokens', 'encode_label', 'count_tokens', 'decode_text', 'timestamp_token',
+           'decode_segments', 'merge_ranks', 'take_apart', 'begun_from', 'new_code', 'pieces_of', 'add_tokens', 'grow',
+           'longer_rows', 'renumber', 'costly_words', 'merge', 'cut_again', 'whisper_normalizer', 'whisper_normalize',
+           'normalize']
 
 # %% ../../nbs/speech/02_text.ipynb #bd54a2da
 import base64, functools, importlib.util, itertools, json, unicodedata, weakref
@@ -159,11 +160,14 @@ def language_token(
     relative=None # the language to take if `tokenizer` does not have `language`
 )->str:           # such as `<|hi|>`
     "Find the token of a language; `UserError` if there is none."
-    for name in (language, relative):
-        code = language_code(name) or regex.split("[-_]", str(name).strip().lower())[0]
-        if has_language(tokenizer, code): return f"<|{code}|>"
+    def code(name): return language_code(name) or regex.split("[-_]", str(name).strip().lower())[0]
+    found = {name: f"<|{code(name)}|>" for name in (language, relative) if has_language(tokenizer, code(name))}
+    if relative is None or relative in found:
+        for name in (language, relative):
+            if name in found: return found[name]
     name = relative or language
-    nearest = suggest(name.lower(), TO_LANGUAGE_CODE) if isinstance(name, str) else ""
+    known = [n for n, code in TO_LANGUAGE_CODE.items() if has_language(tokenizer, code)]
+    nearest = suggest(name.lower(), known) if isinstance(name, str) else ""
     raise UserError(f"this tokenizer knows no language {name!r}.{nearest} Give a code such as `en` or `hi`, "
                     "an English name, or the code of a related language (`language_like`)")
 
@@ -174,6 +178,8 @@ def dialect_token(
 )->str:      # such as `<|ar-ma|>`
     "Find the token of a dialect; `UserError` if there is none, or if it belongs to another language."
     code = dialect_code(dialect)
+    if "-" not in code: raise UserError(
+        f"{dialect!r} is no dialect; give its language's code, a hyphen and a name, such as `ar-ma`, or leave it out")
     if not has_language(tokenizer, code): raise UserError(
         f"this tokenizer has no dialect {dialect!r}.{suggest(code, [c for c in listed_codes(tokenizer) if '-' in c])} "
         f"Add its token to the model first: `add_tokens(model, tokenizer, dialects=[{code!r}])`")
@@ -205,18 +211,22 @@ def prompt_tokens(
     spoken = [token] + ([dialect_token(tokenizer, dialect, token)] if dialect else [])
     return tokenizer.convert_tokens_to_ids([START, *spoken, f"<|{task}|>"] + ([] if timestamps else [NO_TIMESTAMPS]))
 
-# %% ../../nbs/speech/02_text.ipynb #1c288123
+# %% ../../nbs/speech/02_text.ipynb #a11ef91e
+IN_TIMES = regex.compile(r"(?<=<\|)(?=\d+\.\d\d\|>)")  # inside of what would be read as a timestamp token
+
 def text_tokens(
     tokenizer,
     texts:list[str],
     dropout:float=0., # share of the merges that are left out, see "The same text, cut differently"
     seed=0            # of the dropout: an integer, or a list of them
 )->list[list[int]]:   # the pieces of each text, a space before it included
-    "Cut `texts` into pieces; only timestamps in them keep their special meaning."
-    texts = [" " + text.strip() for text in texts]
-    if not texts: return []
-    cut = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
-    return cut_again(tokenizer, cut, dropout, np.random.default_rng(seed)) if dropout else cut.input_ids
+    "Cut `texts` into pieces; what looks like an instruction or a time in them is text."
+    parts = [IN_TIMES.split(" " + text.strip()) for text in texts]
+    if not parts: return []
+    flat = [*itertools.chain.from_iterable(parts)]
+    cut = tokenizer(flat, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    ids = iter(cut_again(tokenizer, cut, dropout, np.random.default_rng(seed)) if dropout else cut.input_ids)
+    return [[i for _ in range(len(own)) for i in next(ids)] for own in parts]
 
 def encode_label(
     tokenizer,              # a Whisper tokenizer

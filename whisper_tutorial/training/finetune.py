@@ -199,8 +199,10 @@ def start(
                 f"the {name} split is empty, so there is nothing to {purpose} on; see `where`, `probe` and the column `split`")
         stages = resolve_windows(r.windows, sets["train"]["duration_s"], size_s, r.batch_windows)
     model, processor = with_dialect(*(loaded or new_model(r, sets["train"]["text"])), r.dialect)
-    for code in sorted({r.language or own for own in sets["train"]["language"]}, key=str):  # says so if it does not know one
-        prompt_tokens(processor.tokenizer, code, r.task, dialect=r.dialect, language_like=r.language_like)
+    for name, clips in sets.items():  # says so if it does not know a language
+        for code in sorted({r.language or own for own in clips["language"]}, key=str):
+            prompt_tokens(processor.tokenizer, code, r.task, dialect=None if name == "probe" else r.dialect,
+                          language_like=r.language_like)
     windows = run_windows(r, sets["train"], processor.tokenizer, model.config, stages)
     if loaded and getattr(loaded[0].config, "apply_spec_augment", False):
         loaded[0].config.apply_spec_augment = False  # it draws from a generator that no seed of ours reaches

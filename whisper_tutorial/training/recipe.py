@@ -85,7 +85,8 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     smoke: bool = Field(False, description="only cap the size: 2 steps, small batches, few clips")
     out_dir: str = Field("_runs/mine", description="the run's folder, from the project's root")
     # the size of a `new` model
-    n_audio_ctx: int = Field(1500, ge=1, description="positions of the encoder, 20 ms each")
+    n_audio_ctx: int = Field(1500, ge=50, multiple_of=50,
+        description="positions of the encoder, 20 ms each; a feature extractor's window has whole seconds")
     n_state: int = Field(160, ge=8, description="width of encoder and decoder")
     n_head: int = Field(4, ge=1, description="attention heads")
     n_layer: int = Field(3, ge=1, description="layers of the encoder, and of the decoder")
