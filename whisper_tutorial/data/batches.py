@@ -321,8 +321,8 @@ def _picture(self:TrainingWindows, seconds, members, number):
     wavs = [self.wav(i) for i in clips]
     for i, wav in zip(clips, wavs):
         if abs(len(wav)/SR - self.durations[i]) > WRONG_S: raise UserError(
-            f"clip `{self.ids[i]['id']}` lasts {len(wav)/SR:.2f} s, but its `duration_s` says {self.durations[i]:.2f}: windows "
-            "and times would be wrong; let `check_corpus` measure it")
+            f"clip `{self.ids[i]['id']}` lasts {len(wav)/SR:.2f} s, but its `duration_s` says {self.durations[i]:.2f}: "
+            "windows and times would be wrong; let `check_corpus` measure it")
     effects = self.effects if number is not None else ()  # the speed belongs to the plan
     if self.effects: wavs = [
         augment_wav(wav, effects, [self.seed, number or 0, k, 2], s) for k, (wav, s) in enumerate(zip(wavs, speeds))]

@@ -64,7 +64,8 @@ def audio_context(
     encoder, config = model.get_encoder(), model.config
     whole, n = encoder.embed_positions, config.max_source_positions
     if n_positions > n: raise UserError(
-        f"a window of {n_positions*.02:g} s ({n_positions} positions) is longer than the model's {n*.02:g} s ({n}); shorten it")
+        f"a window of {n_positions*.02:g} s ({n_positions} positions) is longer than the model's {n*.02:g} s ({n}); "
+        "shorten it")
     try:
         encoder.embed_positions = torch.nn.Embedding.from_pretrained(whole.weight[:n_positions], freeze=True)
         config.max_source_positions = n_positions

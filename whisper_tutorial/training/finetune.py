@@ -188,7 +188,8 @@ def start(
         size_s = (loaded[0].config.max_source_positions if loaded else r.n_audio_ctx)*.02
         kept, quarantined, warnings = check_corpus(corpus, loaded[1].tokenizer if loaded else None, size_s)
         if not len(kept): raise UserError(
-            f"all {len(corpus)} clips are quarantined, the first because: {quarantined[0]['reason']}; mend the corpus first")
+            f"all {len(corpus)} clips are quarantined, the first because: {quarantined[0]['reason']}; "
+            "mend the corpus first")
         sets, notes = split_corpus(kept, r.seed)
         sets["test"], sets["probe"] = take_probe(sets["test"], r.probe)
         if r.probe and not len(sets["probe"]):
@@ -196,7 +197,8 @@ def start(
         if r.smoke: sets = {k: thin(s, 32 if k == "train" else 4) for k, s in sets.items()}
         for name, purpose in dict(train="train", test="measure").items():
             if not len(sets[name]): raise UserError(
-                f"the {name} split is empty, so there is nothing to {purpose} on; see `where`, `probe` and the column `split`")
+                f"the {name} split is empty, so there is nothing to {purpose} on; see `where`, `probe` and the "
+                "column `split`")
         stages = resolve_windows(r.windows, sets["train"]["duration_s"], size_s, r.batch_windows)
     model, processor = with_dialect(*(loaded or new_model(r, sets["train"]["text"])), r.dialect)
     for name, clips in sets.items():  # says so if it does not know a language
@@ -206,7 +208,7 @@ def start(
     windows = run_windows(r, sets["train"], processor.tokenizer, model.config, stages)
     if loaded and getattr(loaded[0].config, "apply_spec_augment", False):
         loaded[0].config.apply_spec_augment = False  # it draws from a generator that no seed of ours reaches
-        notes.append("the checkpoint asks transformers for SpecAugment; that is off: the recipe's `specaugment` decides")
+        notes.append("the checkpoint asks transformers for SpecAugment; that is off: `specaugment` decides")
     out, continued = open_run(r.out_dir, r.model_dump(), data)  # only now: what was refused has not begun
     write_manifest(out, data_fingerprint=data, seed=r.seed, torch_threads=r.torch_threads, device=device)
     write_quarantine(quarantined, out/"quarantine.csv")
@@ -223,7 +225,8 @@ def total_steps(recipe:Recipe, corpus, tokenizer, window_s:float)->int:
                         overhead_tokens=6 if r.dialect else 5, single_share=r.single_share, speaker=corpus["speaker"])
     return max(1, round(r.epochs*plan.n_windows/r.batch_windows))
 
-HANDED_ON = ("gap_s", "timestamps", "previous_text", "specaugment", "augment", "bpe_dropout", "dialect", "language_like")
+HANDED_ON = ("gap_s", "timestamps", "previous_text", "specaugment", "augment", "bpe_dropout", "dialect",
+             "language_like")
 
 def run_windows(
     recipe:Recipe,
@@ -321,7 +324,8 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs, **kw):
         if "loss" not in logs: return  # the trainer's own summary
         step, stage = state.global_step, self.run.windows.filled[int(np.searchsorted(self.ends, state.global_step))]
-        line = dict(step=step) | {k: logs[k] for k in ("loss", "grad_norm", "learning_rate")} | dict(window_s=stage["seconds"])
+        line = {"step": step} | {k: logs[k] for k in ("loss", "grad_norm", "learning_rate")}
+        line["window_s"] = stage["seconds"]
         if not math.isfinite(line["loss"]): raise UserError(
             f"the loss is {line['loss']} at step {step}; lower `learning_rate`, now {args.learning_rate:g}, or raise "
             f"`warmup_share`. Checkpoints from before are in {args.output_dir}")

@@ -30,7 +30,8 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     language: str | None = Field(None, description="Whisper's code for all clips; null: each clip's own")
     language_like: str | None = Field(None,
         description="the relative whose token is taken where the tokenizer has none for the language")
-    dialect: str | None = Field(None, description="the token behind the language's, such as ar-ma; a new one begins from the language's")
+    dialect: str | None = Field(None,
+        description="the token behind the language's, such as ar-ma; a new one begins from the language's")
     task: Literal["transcribe", "translate"] = Field("transcribe",
         description="what the text is: the words, or their translation into English")
     probe: Where | None = Field(None,
@@ -72,7 +73,8 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
         description="holes in the picture: SpecAugment's LibriSpeech Basic or Double; null: none")
     augment: list[str | dict] | None = Field(None,
         description="effects on single clips, such as [speed, {noise: {snr_db: [5, 20], p: 0.5}}]; null: none")
-    bpe_dropout: float = Field(0., ge=0, lt=1, description="share of the tokenizer's merges that are passed over; 0: off")
+    bpe_dropout: float = Field(0., ge=0, lt=1,
+        description="share of the tokenizer's merges that are passed over; 0: off")
     stochastic_depth: float = Field(0., ge=0, lt=1, description="share of the layers that a step leaves out; 0: off")
     token_noise: float = Field(0., ge=0, lt=1,
         description="share of what the decoder reads that is replaced by random text")
@@ -147,7 +149,8 @@ def needs_network(
 )->bool:
     "Say whether `name` can only be had from a network; a misspelt folder is not such a name."
     kind, colon, where = name.partition(":")
-    if colon: return (kind in ("zenodo", "hub") and not resolve(where).exists()) or f"{kind}:{where}".startswith("common_voice:mdc:")
+    if name.startswith("common_voice:mdc:"): return True
+    if colon: return kind in ("zenodo", "hub") and not resolve(where).exists()
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not resolve(name.split("/")[0]).exists()
 
 def smoke_sized(recipe:Recipe)->Recipe:
