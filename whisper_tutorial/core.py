@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SECRETS', 'PACKAGE', 'PACKAGES', 'LEFT_BY_RUNS', 'BEFORE', 'AFTER', 'ATTENTION', 'UserError', 'scrub', 'suggest',
-           'root', 'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'explain',
-           'job_parameters', 'versions', 'code_commit', 'hardware', 'peak_memory', 'open_run', 'write_manifest',
-           'now_utc', 'Stopwatch', 'chart_style']
+           'root', 'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'link_or_copy',
+           'explain', 'job_parameters', 'versions', 'code_commit', 'hardware', 'peak_memory', 'open_run',
+           'write_manifest', 'now_utc', 'Stopwatch', 'chart_style']
 
-# %% ../nbs/00_core.ipynb #a7616119
-import contextlib, difflib, importlib.metadata, json, os, platform, resource, subprocess, sys, tempfile, time
+# %% ../nbs/00_core.ipynb #65ec9c1e
+import contextlib, difflib, importlib.metadata, json, os, platform, resource, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -116,6 +116,16 @@ def write_json(path, obj):
 
 def read_json(path): return json.loads(Path(path).read_text(encoding="utf-8"))
 
+# %% ../nbs/00_core.ipynb #178990ce
+def link_or_copy(
+    path, # a file; what a symbolic link leads to
+    new   # its second name
+):
+    "Give a file a second name, or copy it where that is impossible; `FileExistsError` if the name is taken."
+    try: os.link(os.path.realpath(path), new)
+    except FileExistsError: raise
+    except OSError: shutil.copyfile(path, new)
+
 # %% ../nbs/00_core.ipynb #ba7a6be3
 def explain(
     error,        # a `pydantic.ValidationError`
@@ -193,7 +203,6 @@ def open_run(
     fingerprint:str  # of the data
 )->tuple[Path, bool]: # the folder, and whether an interrupted run continues in it
     "Begin, continue or start over a run; `UserError` if `out_dir` holds another unfinished run or cannot be written."
-    import shutil
     out = resolve(out_dir)
     recipe = {k: v for k, v in recipe.items() if k != "out_dir"}  # a moved folder is the same run
     manifest = read_json(out/"manifest.json") if (out/"manifest.json").exists() else {"finished": None}

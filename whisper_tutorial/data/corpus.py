@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'FEATURES', 'SPLIT_NAMES', 'CLEAN', 'KINDS', 'MAX_GROWTH', 'CARVED', 'SPEAKERS', 'missing', 'as_string',
-           'as_number', 'as_text', 'as_split', 'as_language', 'as_audio', 'in_threads', 'fill_durations',
+           'as_number', 'as_text', 'as_split', 'as_language', 'spdx', 'as_audio', 'in_threads', 'fill_durations',
            'column_names', 'check_ids', 'new_dataset', 'as_dataset', 'make_corpus', 'load_one', 'find_folder',
            'number_ids', 'join_corpora', 'with_column', 'load_corpus', 'shares', 'mix_corpora', 'as_shares',
            'number_repeats', 'mix_streams', 'agree', 'list_values', 'select', 'summary', 'labelled', 'show_durations',
@@ -80,6 +80,14 @@ def as_language(v)->str|None:
     "Give Whisper's code of a language, or what the source calls it."
     name = as_string(v)
     return name and (language_code(name) or name)
+
+# %% ../../nbs/data/01_corpus.ipynb #899e5ff3
+def spdx(
+    licence:str|None # "cc-by-4.0"
+)->str|None:         # "CC-BY-4.0"
+    "Write a licence of Creative Commons as SPDX does; others are kept as they are."
+    if not licence or not licence.lower().startswith("cc"): return licence or None
+    return {"cc-zero": "CC0-1.0"}.get(licence.lower(), licence.upper())
 
 # %% ../../nbs/data/01_corpus.ipynb #77051aa7
 def as_audio(v)->dict|None:
@@ -223,7 +231,8 @@ def with_column(
         rows = corpus._indices.column(0).to_numpy()
         if len(np.unique(rows)) < len(rows): corpus, rows = corpus.flatten_indices(keep_in_memory=True), None
     if rows is not None:  # the new values go to where the clips are
-        corpus, place = Dataset(corpus.data, corpus.info), np.full(corpus.data.num_rows, -1)
+        corpus = Dataset(corpus.data, corpus.info, fingerprint=generate_random_fingerprint())
+        place = np.full(corpus.data.num_rows, -1)
         place[rows] = np.arange(len(rows))
         column = column.take(pa.array(place, mask=place < 0))
     rest = corpus.remove_columns([c for c in [name] if c in corpus.column_names])

@@ -10,8 +10,8 @@ __all__ = ['NO_QUERIES', 'BACKOFF_S', 'MAX_WAIT_S', 'TIMEOUT_S', 'REMEDIES', 'SU
            'StrictTarInfo', 'tar_members', 'check_growth', 'write_members', 'write_member', 'write_link', 'new_folder',
            'unpacked', 'write_archive', 'unpack']
 
-# %% ../../nbs/data/03_download.ipynb #5f3b1bce
-import contextlib, errno, hashlib, logging, os, posixpath, re, shutil, stat, tarfile, tempfile, threading, time, zipfile
+# %% ../../nbs/data/03_download.ipynb #823729af
+import contextlib, hashlib, logging, os, posixpath, re, shutil, stat, tarfile, tempfile, threading, time, zipfile
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ import platformdirs, requests
 from filelock import FileLock
 from tqdm import tqdm
 from urllib3.util.retry import Retry
-from ..core import UserError
+from ..core import UserError, link_or_copy
 
 # %% ../../nbs/data/03_download.ipynb #e068c259
 @dataclass(frozen=True)
@@ -408,24 +408,21 @@ def write_link(m:Member, path:Path, folder:Path):
     if not target.is_file(): raise UserError(
         f"the archive holds `{m.name}`, a link to `{m.target}`, which is no file in it; {BY_HAND}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try: os.link(target, path)
+    try: link_or_copy(target, path)
     except FileExistsError: raise UserError(f"the archive holds `{m.name}` twice; {BY_HAND}") from None
-    except OSError: shutil.copyfile(target, path)  # a disk that knows no links
 
 # %% ../../nbs/data/03_download.ipynb #21581078
 @contextlib.contextmanager
 def new_folder(path:Path):
     "Give a temporary folder beside `path`, renamed to it at the end, deleted after an error."
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=".unpacking-"))
-    try:
-        yield tmp
-        umask = os.umask(0); os.umask(umask)
-        tmp.chmod(0o777 & ~umask)  # mkdtemp makes private folders
-        try: os.rename(tmp, path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-", ignore_cleanup_errors=True) as private:
+        new = Path(private)/"new"
+        new.mkdir()
+        yield new
+        try: os.rename(new, path)
         except OSError:
             if not path.is_dir(): raise  # else another process was faster
-    finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/data/03_download.ipynb #c0e0ffb3
 def unpacked(archive:Path)->Path:

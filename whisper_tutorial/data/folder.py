@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd, pyarrow as pa, pyarrow.parquet as pq, soundfile
 from datasets import Dataset
-from ..core import UserError, resolve
+from ..core import UserError, link_or_copy, resolve
 from .corpus import FEATURES, SPLIT_NAMES, find_folder, make_corpus
 
 # %% ../../nbs/data/02_folder.ipynb #0ce2b15e
@@ -200,9 +200,7 @@ def put_clip(
     suffix = Path(clip["path"] or "").suffix or f".{soundfile.info(io.BytesIO(clip['bytes'])).format.lower()}"
     name = f"clips/{n:07d}{suffix}"
     if clip["bytes"] is not None: (folder/name).write_bytes(clip["bytes"])
-    else:
-        try: os.link(os.path.realpath(clip["path"]), folder/name)
-        except OSError: shutil.copyfile(clip["path"], folder/name)  # another disk
+    else: link_or_copy(clip["path"], folder/name)
     return name
 
 # %% ../../nbs/data/02_folder.ipynb #8e360136

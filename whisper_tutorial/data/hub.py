@@ -20,7 +20,7 @@ import datasets, pyarrow as pa, soundfile
 from datasets import Audio, ClassLabel, Dataset, concatenate_datasets
 from ..core import UserError, resolve, scrub, suggest
 from .corpus import (CLEAN, FEATURES, SPLIT_NAMES, as_dataset, as_language, as_string, find_folder,
-                                          in_threads, missing)
+                                          in_threads, missing, spdx)
 from .folder import LABELS, TEXT
 from ..speech.audio import audio_duration
 
@@ -452,7 +452,7 @@ def read_card(
     except Exception: return {}  # a card is a courtesy: without one, these stay unknown
     def names(value): return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
     licences, languages = names(card.get("license")), names(card.get("language"))
-    licence = ", ".join(v.upper() if v.startswith("cc") else v for v in licences if v not in ("unknown", "other"))
+    licence = ", ".join(spdx(v) for v in licences if v not in ("", "unknown", "other"))
     return {"licence": licence or None, "language": as_language(languages[0]) if len(languages) == 1 else None}
 
 # %% ../../nbs/data/06_hub.ipynb #7ca42df9

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['REFUSED', 'ARCHIVE', 'DIGIT', 'WORDS', 'DIALECTS', 'OLD_LAYOUT', 'home', 'record_number', 'open_zenodo', 'refusal',
-           'Record', 'spdx', 'as_zenodo_does', 'get_json', 'as_remote', 'find_record', 'list_record', 'describe',
-           'fetch_record', 'unpack_into', 'link', 'lay_out', 'read_speakers', 'digit_rows', 'read_dvoice',
-           'find_dvoice', 'dvoice_rows', 'read_inside', 'load_zenodo']
+           'Record', 'as_zenodo_does', 'get_json', 'as_remote', 'find_record', 'list_record', 'describe',
+           'fetch_record', 'unpack_into', 'lay_out', 'read_speakers', 'digit_rows', 'read_dvoice', 'find_dvoice',
+           'dvoice_rows', 'read_inside', 'load_zenodo']
 
 # %% ../../nbs/data/05_zenodo.ipynb #2e7a8513
 import ast, contextlib, csv, io, os, re, shutil
@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 
 import pandas as pd, requests
 from datasets import Dataset
-from ..core import UserError, read_json, write_json
+from ..core import UserError, link_or_copy, read_json, write_json
 from .common_voice import find_languages, load_common_voice
-from .corpus import SPLIT_NAMES, make_corpus, with_column
+from .corpus import SPLIT_NAMES, make_corpus, spdx, with_column
 from .download import (Remote, ask, bare, cache_folder, download, nbytes, new_folder,
                                             origin, session, unpack, writing)
 from .folder import AUDIO, TABLES, list_files, load_folder, nfc, read_utf8
@@ -91,14 +91,6 @@ class Record:
     title:str
     licence:str|None
     files:list        # of `Remote`
-
-# %% ../../nbs/data/05_zenodo.ipynb #88aa8358
-def spdx(
-    licence:str|None # "cc-by-4.0"
-)->str|None:         # "CC-BY-4.0"
-    "Write a licence of Creative Commons as SPDX does; others are kept as they are."
-    if not licence or not licence.lower().startswith("cc"): return licence or None
-    return {"cc-zero": "CC0-1.0"}.get(licence.lower(), licence.upper())
 
 # %% ../../nbs/data/05_zenodo.ipynb #e25fe94a
 @contextlib.contextmanager
@@ -187,12 +179,6 @@ def unpack_into(archive:Path, folder:Path):
     os.rename(within[0] if alone else inside, folder/name)
     if alone: inside.rmdir()
 
-# %% ../../nbs/data/05_zenodo.ipynb #7c31c02a
-def link(path:Path, new:Path):
-    "Give a file a second name, or copy it where a disk knows no links."
-    try: os.link(path, new)
-    except OSError: shutil.copyfile(path, new)
-
 # %% ../../nbs/data/05_zenodo.ipynb #b0752a72
 def lay_out(
     record:Record,
@@ -204,7 +190,7 @@ def lay_out(
     with writing(place), new_folder(place) as folder:
         for path in paths:
             if ARCHIVE.search(path.name): unpack_into(path, folder)
-            else: link(path, folder/path.name)
+            else: link_or_copy(path, folder/path.name)
     return place
 
 # %% ../../nbs/data/05_zenodo.ipynb #7fc857a1
