@@ -8,13 +8,13 @@ __all__ = ['CLOCK', 'ARROW', 'NOT_SHOWN', 'TAG', 'VOICE', 'INVISIBLE', 'HOLE', '
            'REACH_S', 'PAD_S', 'QUIET_S', 'LATE_S', 'SUBTITLES', 'RECORDINGS', 'CODE', 'CC_BY', 'Cue', 'read_clock',
            'read_times', 'read_blocks', 'read_cues', 'add_words', 'strip_tags', 'clean', 'join_texts', 'rolls', 'timed',
            'lines_of', 'unroll', 'own_fault', 'find_faults', 'ends_sentence', 'join_cues', 'split_long', 'loudness',
-           'find_cut', 'spans_of', 'in_frames', 'cut_clip', 'Undecodable', 'read_sound', 'open_recording',
-           'open_otherwise', 'pieces', 'cut_clips', 'is_whole', 'as_flac', 'write_clips', 'find_recordings',
-           'find_subtitles', 'choose_subtitles', 'as_licence', 'read_info', 'left_out', 'plan', 'clip_rows', 'text_of',
-           'speaker_of', 'list_pairs', 'load_subtitles']
+           'find_cut', 'spans_of', 'in_frames', 'cut_clip', 'read_sound', 'open_recording', 'open_otherwise', 'pieces',
+           'cut_clips', 'is_whole', 'write_clips', 'find_recordings', 'find_subtitles', 'choose_subtitles',
+           'as_licence', 'read_info', 'left_out', 'plan', 'clip_rows', 'text_of', 'speaker_of', 'list_pairs',
+           'load_subtitles']
 
-# %% ../../nbs/data/07_subtitles.ipynb #ead579b3
-import hashlib, html, io, json, math, os, re, shutil, tempfile
+# %% ../../nbs/data/07_subtitles.ipynb #9b569afe
+import hashlib, html, json, math, os, re, shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
@@ -24,8 +24,9 @@ import numpy as np, regex, soundfile, soxr
 from datasets import Dataset
 from ..core import UserError, read_json, resolve
 from .corpus import find_folder, in_threads, make_corpus
+from .download import cache_folder, new_folder, writing
 from .folder import AUDIO, list_files, nfc, read_utf8, split_of
-from ..speech.audio import HOP, SR
+from ..speech.audio import HOP, SR, BadAudio, as_flac, check_rate
 from ..speech.text import language_code
 
 # %% ../../nbs/data/07_subtitles.ipynb #58213fd2
@@ -343,28 +344,25 @@ def cut_clip(
     if a >= b: return None, start, "lies within its neighbours"
     return wav[a*HOP:b*HOP], first + a, None
 
-# %% ../../nbs/data/07_subtitles.ipynb #7995da60
-class Undecodable(UserError): "A recording from which no sound can be had."
-
+# %% ../../nbs/data/07_subtitles.ipynb #aaaa8007
 def read_sound(
     path:Path
 )->Iterator[np.ndarray]: # mono at 16 kHz, float32, ten seconds at a time
-    "Decode a recording of any length in little memory; `Undecodable` if there is no sound in it."
+    "Decode a recording of any length in little memory; `BadAudio` if there is no sound in it."
     rate, blocks = open_recording(path)
-    if not 1_000 <= rate <= 1_000_000: raise Undecodable(
-        f"`{path}` claims {rate:,} samples per second, so its header is damaged; export it again or leave it out")
+    check_rate(rate, f"`{path}`")
     stream, some = soxr.ResampleStream(rate, SR, 1, dtype="float32"), False
     for block in blocks:
         some = True
         yield stream.resample_chunk(block.mean(axis=1))
-    if not some: raise Undecodable(f"`{path}` holds no sound that can be decoded; get it again or leave it out")
+    if not some: raise BadAudio(f"`{path}` holds no sound that can be decoded; get it again or leave it out")
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 # %% ../../nbs/data/07_subtitles.ipynb #ffc9fafb
 def open_recording(
     path:Path
 )->tuple[int, Iterator]: # samples per second; blocks, float32, shape (n_samples, n_channels)
-    "Open a recording with soundfile, or with audioread (FFmpeg) what that cannot read; `Undecodable` if neither can."
+    "Open a recording with soundfile, or with audioread (FFmpeg) what that cannot read; `BadAudio` if neither can."
     try: sound = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, OSError, TypeError): return open_otherwise(path)
     def blocks():
@@ -379,7 +377,7 @@ def open_otherwise(path:Path)->tuple[int, Iterator]:
     "Open what libsndfile cannot read, such as the sound of a film."
     import audioread
     try: sound = audioread.audio_open(str(path))
-    except Exception as e: raise Undecodable(
+    except Exception as e: raise BadAudio(
         f"`{path}` cannot be decoded; convert it to WAV, FLAC, OGG or MP3, or install FFmpeg for other formats") from e
     def blocks():
         with sound:
@@ -404,12 +402,13 @@ def cut_clips(
     recording:Path,
     spans:list      # of `spans_of`, ordered by start
 )->list[dict]:      # of each: file (or None), start_s, duration_s, fault
-    "Cut `spans` out of a recording, once; `Undecodable` if there is no sound, `UserError` if there is no room."
-    from whisper_tutorial.data.download import cache_folder
+    "Cut `spans` out of a recording, once; `BadAudio` if there is no sound, `UserError` if there is no room."
     stat = recording.stat()
     facts = [recording.name, stat.st_size, stat.st_mtime_ns, spans, REACH_S, PAD_S, QUIET_S, LATE_S]
     folder = cache_folder("subtitles", hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16])
-    if not is_whole(folder): write_clips(recording, [in_frames(span) for span in spans], folder)
+    if not is_whole(folder):
+        shutil.rmtree(folder, ignore_errors=True)  # a part of it may be there
+        write_clips(recording, [in_frames(span) for span in spans], folder)
     return [cut | dict(file=cut["file"] and str(folder/cut["file"])) for cut in read_json(folder/"cuts.json")]
 
 # %% ../../nbs/data/07_subtitles.ipynb #c59aeaa6
@@ -418,12 +417,6 @@ def is_whole(folder:Path)->bool:
     if not (folder/"cuts.json").exists(): return False
     return {cut["file"] for cut in read_json(folder/"cuts.json") if cut["file"]} <= set(os.listdir(folder))
 
-def as_flac(wav)->bytes:
-    "Encode a clip without loss, in half the room of a WAV."
-    file = io.BytesIO()
-    soundfile.write(file, wav, SR, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
-
 # %% ../../nbs/data/07_subtitles.ipynb #a0e9080e
 def write_clips(
     recording:Path,
@@ -431,24 +424,14 @@ def write_clips(
     folder:Path     # that appears, whole, at the end
 ):
     "Write the clips of a recording as FLAC; `UserError` if there is no room."
-    ranges = [(HOP*min(start, low), HOP*max(end, high)) for start, end, low, high in spans]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".cutting-") as tmp:
-            part, cuts = Path(tmp)/"clips", []
-            part.mkdir()
-            for n, (wav, span) in enumerate(zip(pieces(read_sound(recording), ranges), spans)):
-                clip, first, fault = cut_clip(wav, span)
-                name, seconds = (None, None) if fault else (f"{n:05d}.flac", len(clip)/SR)
-                if name: (part/name).write_bytes(as_flac(clip))
-                cuts.append(dict(file=name, start_s=first*HOP/SR, duration_s=seconds, fault=fault))
-            (part/"cuts.json").write_text(json.dumps(cuts))
-            if not is_whole(folder): shutil.rmtree(folder, ignore_errors=True)
-            os.replace(part, folder)
-    except OSError as e:
-        if not is_whole(folder): raise UserError(  # if it is, another process has done the same work
-            f"cannot write clips in `{folder.parent}` ({e.strerror}); make room there, or let the environment variable "
-            "`WHISPER_TUTORIAL_CACHE` name another folder") from e
+    ranges, cuts = [(HOP*min(start, low), HOP*max(end, high)) for start, end, low, high in spans], []
+    with writing(folder.parent), new_folder(folder) as new:
+        for n, (wav, span) in enumerate(zip(pieces(read_sound(recording), ranges), spans)):
+            clip, first, fault = cut_clip(wav, span)
+            name, seconds = (None, None) if fault else (f"{n:05d}.flac", len(clip)/SR)
+            if name: (new/name).write_bytes(as_flac(clip))
+            cuts.append(dict(file=name, start_s=first*HOP/SR, duration_s=seconds, fault=fault))
+        (new/"cuts.json").write_text(json.dumps(cuts))
 
 # %% ../../nbs/data/07_subtitles.ipynb #edbbca10
 SUBTITLES, RECORDINGS = {".srt", ".vtt"}, AUDIO | {".mkv", ".mov"}
@@ -547,7 +530,7 @@ def clip_rows(
     if not cues: return [left_out(name, "holds no subtitles", **columns), *rest]
     clips = join_cues([c for c in cues if not c.fault], max_s - 2*REACH_S)
     try: cuts = cut_clips(recording, spans_of(clips, cues))
-    except (Undecodable, FileNotFoundError):  # the checks will say why, in the decoder's words
+    except (BadAudio, FileNotFoundError):  # the checks will say why, in the decoder's words
         return [dict(columns, id=columns["recording"], audio=recording), *rest]
     rows, pairs = [], [*zip(clips, cuts), *(([cue], None) for cue in cues if cue.fault)]
     for clip, cut in sorted(pairs, key=lambda pair: pair[0][0].line):

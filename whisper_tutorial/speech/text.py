@@ -166,7 +166,7 @@ def language_token(
         for name in (language, relative):
             if name in found: return found[name]
     name = relative or language
-    known = [n for n, code in TO_LANGUAGE_CODE.items() if has_language(tokenizer, code)]
+    known = [english for english, short in TO_LANGUAGE_CODE.items() if has_language(tokenizer, short)]
     nearest = suggest(name.lower(), known) if isinstance(name, str) else ""
     raise UserError(f"this tokenizer knows no language {name!r}.{nearest} Give a code such as `en` or `hi`, "
                     "an English name, or the code of a related language (`language_like`)")
