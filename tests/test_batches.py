@@ -364,6 +364,16 @@ def test_a_plan_of_many_epochs_takes_as_long_as_its_windows(monkeypatch):
     assert windows.filled[0]["epochs"] > 300 and len(seen) < 4*windows.filled[0]["epochs"]
 
 
+@pytest.mark.parametrize("kw", [{}, NOISES, dict(strategy="same_speaker"), dict(language_like="de", language="gsw")])
+def test_every_clip_is_heard_as_often_as_there_are_epochs(kw):
+    windows = made(steps=None, epochs=3, **kw)
+    heard = np.bincount(windows.clip, minlength=len(accents()))
+    assert heard.min() >= 2 and heard.max() <= 4 and abs(heard.mean() - 3) < .1
+    half = made(stages=[Stage(.5, 5., 8), Stage(.5, 30., 4)], steps=None, epochs=1.5, **kw)
+    steps = sum(stage["steps"] for stage in half.filled)
+    assert steps == pytest.approx(len(windows)/2, rel=.02)  # other clips are left single in another stage
+
+
 def test_dropout_never_bursts_a_label():
     corpus = accents(n=30).map(lambda row: {"text": row["text"]*4})
     windows = made(corpus, steps=20, max_tokens=120, single_share=0., bpe_dropout=.9)

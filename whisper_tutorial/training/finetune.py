@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HANDED_ON', 'load_model', 'new_model', 'save_model', 'token_loss', 'DenseTrainer', 'trainer_for', 'Run', 'start',
-           'total_steps', 'run_windows', 'thin', 'with_dialect', 'take_probe', 'baseline', 'decode', 'write_hypotheses',
+           'run_windows', 'thin', 'with_dialect', 'take_probe', 'baseline', 'decode', 'write_hypotheses',
            'read_hypotheses', 'Progress', 'read_log', 'heldout_loss', 'set_stochastic_depth', 'last_checkpoint',
            'train', 'interpolate', 'results', 'finish', 'finetune']
 
@@ -27,12 +27,12 @@ from ..core import (Stopwatch, UserError, atomic, now_utc, open_run, pick_device
                                    suggest, write_json, write_manifest, write_text)
 from ..data.batches import TrainingWindows, collate
 from ..data.checks import check_corpus, write_quarantine
-from ..data.concatenation import plan_windows, resolve_windows
+from ..data.concatenation import resolve_windows
 from ..data.corpus import fingerprint, load_corpus, select, split_corpus
 from ..evaluation.metrics import score, score_groups
 from ..evaluation.report import write_report
 from ..evaluation.transcribe import audio_context, transcribe
-from ..speech.text import add_tokens, count_tokens, dialect_code, has_language, new_tokenizer, prompt_tokens
+from ..speech.text import add_tokens, dialect_code, has_language, new_tokenizer, prompt_tokens
 from .recipe import Recipe, load_recipe
 
 # %% ../../nbs/training/03_finetune.ipynb #1f58ce3a
@@ -181,7 +181,8 @@ def start(
     torch.use_deterministic_algorithms(device == "cpu")  # else two threads add the decoder's positions in any order
     with watch("load"):
         loaded = load_model(r.model) if r.model != "new" else None
-        if loaded and r.language: prompt_tokens(loaded[1].tokenizer, r.language, r.task, language_like=r.language_like)
+        if loaded and r.language:  # an unknown one is refused before a large corpus is read and checked
+            prompt_tokens(loaded[1].tokenizer, r.language, r.task, language_like=r.language_like)
         corpus = select(load_corpus(r.data), r.where)
         data = fingerprint(corpus)
     with watch("check"):
@@ -216,17 +217,8 @@ def start(
     return Run(r, out, continued, device, model, processor, sets, quarantined, warnings, notes, watch,
                windows, read_json(out/"manifest.json").get("seconds", {}) if continued else {})
 
-def total_steps(recipe:Recipe, corpus, tokenizer, window_s:float)->int:
-    "Give the recipe's `steps`, or count those of its `epochs` in windows of the model's length."
-    r = recipe
-    if r.steps: return r.steps
-    n_tokens = count_tokens(tokenizer, corpus["text"]) + (2 if r.timestamps else 1)  # as `TrainingWindows` counts
-    plan = plan_windows(corpus["duration_s"], n_tokens, r.strategy, window_s=window_s, gap_s=r.gap_s,
-                        overhead_tokens=6 if r.dialect else 5, single_share=r.single_share, speaker=corpus["speaker"])
-    return max(1, round(r.epochs*plan.n_windows/r.batch_windows))
-
 HANDED_ON = ("gap_s", "timestamps", "previous_text", "specaugment", "augment", "bpe_dropout", "dialect",
-             "language_like")
+             "language_like", "epochs")
 
 def run_windows(
     recipe:Recipe,
@@ -236,10 +228,10 @@ def run_windows(
     stages:list    # of `resolve_windows`
 )->TrainingWindows:
     "Lay out every micro-batch of the run; `UserError` for what cannot be trained."
-    r, steps = recipe, total_steps(recipe, clips, tokenizer, stages[-1].seconds)
+    r = recipe
     if r.smoke: stages = [replace(s, batch_windows=min(s.batch_windows, 8)) for s in stages]
     return TrainingWindows(
-        clips, tokenizer, stages, steps, r.gradient_accumulation, r.strategy, r.single_share,
+        clips, tokenizer, stages, r.steps, r.gradient_accumulation, r.strategy, r.single_share,
         config.max_target_positions, config.num_mel_bins, r.language, r.task, r.token_noise, r.seed,
         **{name: getattr(r, name) for name in HANDED_ON})
 
