@@ -93,6 +93,19 @@ def test_pretrain(tmp_path):
     for name in ("README.md", "recipe.yaml", "manifest.json", "metrics.jsonl", "model.safetensors", "tokenizer.json"): assert (tmp_path/"nano"/name).exists(), name
 
 
+def test_a_recipe_from_random_weights_brings_its_own_data(tmp_path):
+    "At smoke size the hub's corpus becomes the embedded one; nothing is synthesized."
+    done = make("run", JOB="pretrain", RECIPE="gigaspeech-scratch", OUT=tmp_path/"run", ARGS=SMOKE)
+    assert done.returncode == 0, done.text
+    recipe, manifest, metrics = check_run(tmp_path/"run", "pretrain.ipynb")
+    config = json.loads((tmp_path/"run/model/config.json").read_text())
+    assert (config["vocab_size"], config["max_target_positions"], config["max_source_positions"], config["dropout"], config["attention_dropout"]) == (50262, 64, 250, .1, .1)
+    assert (recipe["data"], recipe["epochs"], recipe["learning_rate"], recipe["steps"]) == ("common_voice:data/accents", 10, 2e-4, 2)
+    assert manifest["windows"][0]["seconds"] == 5 and not (tmp_path/"run/speech").exists()
+    first = json.loads((tmp_path/"run/metrics.jsonl").read_text().splitlines()[0])
+    assert abs(first["loss"] - 10.82) < .5  # the logarithm of 50,262
+
+
 def test_make_accents(tmp_path):
     from whisper_tutorial.data.corpus import load_corpus
     done = make("accents", OUT=tmp_path/"run", ARGS=f"{SMOKE} -p out_dir {tmp_path}/accents")
@@ -169,3 +182,15 @@ def test_real_speech(source, tmp_path):
     assert done.returncode == 0, done.text
     recipe, _, metrics = check_run(tmp_path/"run", "finetune.ipynb")
     assert recipe["where"] == {"source": source} and metrics["probe"] is None
+
+
+def test_pretrain_never_replaces_a_folder(tmp_path):
+    "Speech is made where none is; a folder that is there is the user's, whatever it is called."
+    from conftest import own_recordings
+    folder = own_recordings(tmp_path/"speech", train=6, test=4)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    done = make("run", JOB="pretrain", RECIPE="nano", OUT=tmp_path/"run", ARGS=f"{SMOKE} -p data folder:{folder}")
+    assert done.returncode == 0, done.text
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    done = make("run", JOB="pretrain", RECIPE="nano", OUT=tmp_path/"other", ARGS=f"{SMOKE} -p data folder:{tmp_path}/typo/speech")
+    assert done.returncode and "typo/speech" in done.text.splitlines()[-1] and not (tmp_path/"typo").exists()

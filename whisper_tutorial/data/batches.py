@@ -308,6 +308,18 @@ def __getitem__(self:TrainingWindows, i):
     if not self.token_noise: return batch
     return noisy(batch, self.token_noise, self.tokenizer.eos_token_id, [self.seed, i])
 
+# %% ../../nbs/data/11_batches.ipynb #882962cd
+@patch
+def singles(
+    self:TrainingWindows,
+    seconds:float,       # length of the windows
+    batch_windows:int=8
+):                       # batches of `collate`, in the corpus's order
+    "Give each clip alone in a window, as it is evaluated: without noise."
+    for first in range(0, len(self.texts), batch_windows):
+        rows = range(first, min(first + batch_windows, len(self.texts)))
+        yield collate(*zip(*(self.window(seconds, [(i, 0.)]) for i in rows)), self.tokenizer.pad_token_id)
+
 # %% ../../nbs/data/11_batches.ipynb #fd7e5574
 @patch
 def wav(self:TrainingWindows, clip:int)->np.ndarray:
@@ -318,7 +330,7 @@ def wav(self:TrainingWindows, clip:int)->np.ndarray:
         self._wavs[clip] = wav; self._cached += wav.nbytes
     return wav
 
-# %% ../../nbs/data/11_batches.ipynb #882962cd
+# %% ../../nbs/data/11_batches.ipynb #9399930f
 @patch
 def __getstate__(self:TrainingWindows): return self.__dict__ | dict(_cached=0, _wavs={})  # what another process is sent
 
@@ -378,7 +390,8 @@ def batch_loader(
 ):                  # a `DataLoader` that gives micro-batches, in order
     "Load the micro-batches of a run; the same ones whatever the number of workers."
     return torch.utils.data.DataLoader(
-        windows, batch_size=None, sampler=range(first, len(windows)), num_workers=workers)
+        windows, batch_size=None, sampler=range(first, len(windows)), num_workers=workers,
+        generator=torch.Generator())  # else it takes a number from the chance that dropout draws from
 
 # %% ../../nbs/data/11_batches.ipynb #0a8a3b75
 def noisy(

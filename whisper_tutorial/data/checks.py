@@ -108,21 +108,22 @@ def hear(
             bar.update(len(heard))
     return pd.DataFrame(np.concatenate(found)), faults
 
-# %% ../../nbs/data/08_checks.ipynb #b2c49022
+# %% ../../nbs/data/08_checks.ipynb #8ee734da
 MAX_TOKENS = 448  # positions of Whisper's decoder
 AROUND = 5        # tokens around the text: start, language, task, no timestamps; and the end
 
 def check_texts(
     texts:list, # transcripts, or None
-    tokenizer   # None: Whisper's multilingual one, loaded only if a text is long enough to need it
+    tokenizer,  # None: Whisper's multilingual one, loaded only if a text is long enough to need it
+    max_tokens:int=MAX_TOKENS # of a label: the decoder's positions
 )->list:        # per text: the reason, or None
     "Say which transcripts are missing, empty, or too long for the decoder."
     reasons = ["no transcript" if t is None else None if t.strip() else "empty transcript" for t in texts]
-    long = [i for i, t in enumerate(texts) if t and len(f" {t}".encode()) + AROUND > MAX_TOKENS]
+    long = [i for i, t in enumerate(texts) if t and len(f" {t}".encode()) + AROUND > max_tokens]
     if not long: return reasons
     counts = count_tokens(tokenizer or load_tokenizer(), [texts[i] for i in long])
     for i, n in zip(long, counts):
-        if n + AROUND > MAX_TOKENS: reasons[i] = f"over the token budget: {n + AROUND} tokens, at most {MAX_TOKENS}"
+        if n + AROUND > max_tokens: reasons[i] = f"over the token budget: {n + AROUND} tokens, at most {max_tokens}"
     return reasons
 
 # %% ../../nbs/data/08_checks.ipynb #9ece8fcd
@@ -131,10 +132,11 @@ def find_faults(
     faults:list,         # of `hear`
     texts:list,          # transcripts, or None
     tokenizer,           # counts tokens; None: Whisper's multilingual one
-    window_s:float       # the model's window, in seconds
+    window_s:float,      # the model's window, in seconds
+    max_tokens:int=MAX_TOKENS # of a label: the decoder's positions
 )->list:                 # per clip: the reason why it cannot be trained on, or None
     "Say which clips cannot be trained on."
-    reasons = [fault or reason for fault, reason in zip(faults, check_texts(texts, tokenizer))]
+    reasons = [fault or reason for fault, reason in zip(faults, check_texts(texts, tokenizer, max_tokens))]
     for i in np.flatnonzero(sounds.duration_s > window_s):
         reasons[i] = reasons[i] or f"longer than the window: {sounds.duration_s[i]:.7g} s, at most {window_s:g} s"
     return reasons
@@ -374,12 +376,13 @@ def check_corpus(
     corpus:Dataset,
     tokenizer=None,       # counts the tokens of the labels; None: Whisper's multilingual one
     window_s:float=30.0,  # the model's window, in seconds
-    quarantine=()         # of CHECKS: the warnings whose clips are set aside too
+    quarantine=(),        # of CHECKS: the warnings whose clips are set aside too
+    max_tokens:int=MAX_TOKENS # of a label: the positions of the model's decoder
 )->tuple[Dataset, Dataset, pd.DataFrame]: # kept; quarantined, with a column `reason`; warnings, see `list_warnings`
     "Set aside clips that cannot be trained on, and point at odd ones; `UserError` if `quarantine` names no check."
     quarantine = known_checks(quarantine)
     sounds, faults = hear(corpus)
-    reasons = find_faults(sounds, faults, corpus["text"][:], tokenizer, window_s)
+    reasons = find_faults(sounds, faults, corpus["text"][:], tokenizer, window_s, max_tokens)
     table = survey(corpus, sounds, [i for i, reason in enumerate(reasons) if not reason])
     found = look(table, tokenizer)
     for name in quarantine if found else ():

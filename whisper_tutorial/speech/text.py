@@ -6,12 +6,12 @@
 __all__ = ['END', 'START', 'NO_TIMESTAMPS', 'TASKS', 'LANGUAGE_CODES', 'BEHIND_LANGUAGES', 'SPECIAL_TOKENS', 'TIMESTAMP_TOKENS',
            'SPELT_OTHERWISE', 'IN_TIMES', 'TIMESTAMP_S', 'RANKS', 'ID_SETTINGS', 'APOSTROPHES', 'UNSEEN', 'LETTER',
            'MORE', 'WORD', 'byte_letters', 'spell', 'special_tokens', 'with_special_tokens', 'new_tokenizer',
-           'last_pair', 'read_tiktoken', 'multilingual_file', 'multilingual_tokenizer', 'load_tokenizer',
-           'language_code', 'has_language', 'language_token', 'dialect_token', 'dialect_code', 'listed_codes',
-           'prompt_tokens', 'text_tokens', 'encode_label', 'count_tokens', 'decode_text', 'timestamp_token',
-           'decode_segments', 'merge_ranks', 'take_apart', 'begun_from', 'new_code', 'pieces_of', 'add_tokens', 'grow',
-           'longer_rows', 'renumber', 'costly_words', 'merge', 'cut_again', 'whisper_normalizer', 'whisper_normalize',
-           'normalize']
+           'last_pair', 'read_tiktoken', 'multilingual_file', 'first_pieces', 'multilingual_tokenizer',
+           'load_tokenizer', 'language_code', 'has_language', 'language_token', 'dialect_token', 'dialect_code',
+           'listed_codes', 'prompt_tokens', 'text_tokens', 'encode_label', 'count_tokens', 'decode_text',
+           'timestamp_token', 'decode_segments', 'merge_ranks', 'take_apart', 'begun_from', 'new_code', 'pieces_of',
+           'add_tokens', 'grow', 'longer_rows', 'renumber', 'costly_words', 'merge', 'cut_again', 'whisper_normalizer',
+           'whisper_normalize', 'normalize']
 
 # %% ../../nbs/speech/02_text.ipynb #bd54a2da
 import base64, functools, importlib.util, itertools, json, unicodedata, weakref
@@ -71,10 +71,11 @@ def with_special_tokens(
 
 # %% ../../nbs/speech/02_text.ipynb #eb0905ce
 def new_tokenizer(
-    texts,            # sentences to learn the pieces from
+    texts,            # sentences to learn the pieces from; `None`: the first of Whisper's own
     n_pieces:int=400  # pieces in all, the 256 bytes included; fewer if the texts hold no more
 )->WhisperTokenizer:  # with all of Whisper's special tokens behind the pieces
     "Learn a byte-level BPE vocabulary from `texts`; `UserError` if there is no text or no room for the 256 bytes."
+    if texts is None: return with_special_tokens(*first_pieces(n_pieces))
     texts = [" " + text.strip() for text in texts if text and text.strip()]  # as `encode_label` will write them
     if not texts: raise UserError(
         "no text to learn pieces from: `texts` is empty; give the sentences of the training split")
@@ -113,6 +114,15 @@ def multilingual_file()->Path:
     "Find the vocabulary inside the package openai-whisper."
     package = Path(importlib.util.find_spec("whisper").origin).parent  # found, not imported: that would import torch
     return package/"assets"/"multilingual.tiktoken"
+
+def first_pieces(
+    n_pieces:int # 256 or more
+)->tuple[dict, list]: # pieces and merges, as `read_tiktoken` gives them
+    "Take Whisper's oldest pieces, which need no younger one; `UserError` if there are not so many."
+    pieces, merges = read_tiktoken(multilingual_file())
+    if not 256 <= n_pieces <= len(pieces): raise UserError(
+        f"`n_pieces` is {n_pieces:,}; of Whisper's own there are {len(pieces):,}, and the 256 single bytes come first")
+    return {piece: i for piece, i in pieces.items() if i < n_pieces}, merges[:n_pieces - 256]
 
 @functools.cache
 def multilingual_tokenizer()->WhisperTokenizer: # one object for all: do not change it

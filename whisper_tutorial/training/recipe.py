@@ -93,7 +93,12 @@ class Recipe(pydantic.BaseModel, frozen=True, extra="forbid"):
     n_head: int = Field(4, ge=1, description="attention heads")
     n_layer: int = Field(3, ge=1, description="layers of the encoder, and of the decoder")
     n_mels: Literal[80, 128] = Field(80, description="mel bands")
-    n_pieces: int = Field(400, ge=256, description="pieces of the tokenizer that is learnt from the transcripts")
+    n_text_ctx: int = Field(448, ge=16, description="positions of the decoder: tokens of a label, the prompt included")
+    pieces: Literal["learnt", "whisper"] = Field("learnt",
+        description="where the tokenizer's pieces come from: learnt from the transcripts, or the first of Whisper's own")
+    n_pieces: int = Field(400, ge=256, le=50_257, description="how many; 1,608 special tokens come after them")
+    dropout: float = Field(0., ge=0, lt=1, description="share of what each block adds that a step leaves out")
+    attention_dropout: float = Field(0., ge=0, lt=1, description="share of what is looked at that a step leaves out")
 
     @pydantic.model_validator(mode="after")
     def _together(self):
@@ -163,7 +168,8 @@ def smoke_sized(recipe:Recipe)->Recipe:
         if "batch_windows" not in stage: return stage
         return stage | {"batch_windows": max(accumulation, min(stage["batch_windows"], 8))}
     if isinstance(recipe.windows, list): changed["windows"] = [capped(stage) for stage in recipe.windows]
-    if recipe.model != "new" and needs_network(recipe.model): changed["model"] = Recipe.model_fields["model"].default
+    if recipe.model == "new": changed |= dict(n_state=min(recipe.n_state, 64), n_head=2, n_layer=min(recipe.n_layer, 2))
+    elif needs_network(recipe.model): changed["model"] = Recipe.model_fields["model"].default
     sources = [recipe.data] if isinstance(recipe.data, str) else recipe.data
     if any(map(needs_network, sources)): changed |= dict(
         data=Recipe.model_fields["data"].default, where=None, probe=None, language="en")
