@@ -8,8 +8,8 @@ __all__ = ['HANDED_ON', 'FAR_TOO_MANY', 'load_model', 'new_model', 'token_loss',
            'write_hypotheses', 'read_hypotheses', 'Progress', 'read_log', 'heldout_loss', 'set_stochastic_depth',
            'last_checkpoint', 'train', 'interpolate', 'results', 'finish', 'finetune']
 
-# %% ../../nbs/training/03_finetune.ipynb #275381e6
-import contextlib, json, math, os, shutil
+# %% ../../nbs/training/03_finetune.ipynb #7597ce4a
+import contextlib, json, math, os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from ..evaluation.transcribe import audio_context, transcribe
 from ..speech.audio import POSITION_S
 from ..speech.text import add_tokens, dialect_code, has_language, new_tokenizer, prompt_tokens
 from .model import dims_from, hf_settings, processor_for, save_model
-from .recipe import Recipe, load_recipe
+from .recipe import Recipe
 
 # %% ../../nbs/training/03_finetune.ipynb #1f58ce3a
 def load_model(
