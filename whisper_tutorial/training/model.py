@@ -205,8 +205,7 @@ class Whisper(nn.Module):
             if n != int(n) or n < 1: raise UserError(f"`{name}` is {n}; give a whole number from 1")
         if d.n_audio_state != d.n_text_state: raise UserError(
             f"the encoder has width {d.n_audio_state}, the decoder {d.n_text_state}; Whisper's are the same")
-        dropouts = dict(dropout=dropout, attention_dropout=attention_dropout)
-        self.dropouts = dropouts
+        self.dropouts = dropouts = dict(dropout=dropout, attention_dropout=attention_dropout)
         heard = d.n_mels, d.n_audio_ctx, d.n_audio_state, d.n_audio_head, d.n_audio_layer
         written = d.n_vocab, d.n_text_ctx, d.n_text_state, d.n_text_head, d.n_text_layer
         self.encoder, self.decoder = AudioEncoder(*heard, **dropouts), TextDecoder(*written, **dropouts)
@@ -318,9 +317,8 @@ def to_hf(self:Whisper,
     "Become a Hugging Face Whisper, which every other program can read; `UserError` if a tokenizer is missing or wrong."
     if self.settings is None and tokenizer is None: raise UserError(
         "a Hugging Face model says which tokens begin and end a text; this one does not know: call `to_hf(tokenizer)`")
-    if tokenizer is not None: settings = hf_settings(self.dims, tokenizer, **self.dropouts)
-    else: settings = copy.deepcopy(self.settings)
-    config, generation_config = settings
+    config, generation_config = hf_settings(self.dims, tokenizer, **self.dropouts) \
+        if tokenizer is not None else copy.deepcopy(self.settings)
     hf, ours = WhisperForConditionalGeneration(config), self.state_dict()
     hf.load_state_dict({name: ours[our_name(name)] for name in hf.state_dict()})
     hf.generation_config = generation_config
@@ -424,7 +422,8 @@ def reorder(self:Cache,
     rows:Tensor # of the batch
 ):
     "Keep these rows of what was written; what was heard is the same for all of a beam."
-    for attention, pair in self.items(): self[attention] = tuple(x[rows] for x in pair)
+    for attention, (k, v) in self.items():
+        if k.shape[2] == self.n: self[attention] = k[rows], v[rows]  # as many keys as tokens: what was written
 
 # %% ../../nbs/training/01_model.ipynb #0e393fea
 @torch.inference_mode()
