@@ -6,8 +6,8 @@
 __all__ = ['NEAR_S', 'collate', 'timed_label', 'clip_before', 'after_previous', 'stage_steps', 'TrainingWindows', 'reordered',
            'batch_loader', 'noisy']
 
-# %% ../../nbs/data/11_batches.ipynb #1f8b1158
-import os
+# %% ../../nbs/data/11_batches.ipynb #544f5494
+import hashlib, os
 from collections import Counter
 
 import numpy as np, torch
@@ -381,6 +381,17 @@ def _previous(self:TrainingWindows, clips:list)->str:
         texts.append(self.texts[i]["text"].strip()); n += self.n_tokens[i]
         i = int(self.before[i])
     return " ".join(texts[::-1])
+
+# %% ../../nbs/data/11_batches.ipynb #ef324d94
+@patch
+def digest(self:TrainingWindows)->str:
+    "Tell the batches of one run from those of another."
+    noise = (self.seed, self.token_noise, self.bpe_dropout, self.specaugment, self.timestamps, self.previous_text,
+             self.effects, self.prompt)
+    plan = [a.tobytes() for a in (self.clip, self.offset_ms, self.speed, self.ends, self.cuts, self.durations)]
+    pieces = sorted(self.tokenizer.get_vocab().items())
+    known = [repr(noise), repr(self.filled), repr(pieces), *self.ids["id"], *self.texts["text"], *self.languages]
+    return hashlib.sha256(b"\0".join([k.encode() for k in known] + plan)).hexdigest()
 
 # %% ../../nbs/data/11_batches.ipynb #315134ec
 def batch_loader(

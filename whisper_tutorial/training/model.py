@@ -6,10 +6,10 @@
 __all__ = ['HF_NAMES', 'causal_mask', 'attend', 'MultiHeadAttention', 'ResidualAttentionBlock', 'sinusoids', 'AudioEncoder',
            'TextDecoder', 'Cache', 'Dims', 'Whisper', 'our_name', 'load_weights', 'dims_of', 'dims_from', 'hf_settings',
            'greedy', 'longest_text', 'one_sound', 'timestamp_rules', 'beam', 'cross_attention', 'rate', 'batch_loss',
-           'held_out_loss', 'optimizer_for', 'fit', 'keep', 'restore', 'digest', 'processor_for', 'save_model']
+           'held_out_loss', 'optimizer_for', 'fit', 'keep', 'restore', 'processor_for', 'save_model']
 
-# %% ../../nbs/training/01_model.ipynb #b7e821e9
-import copy, hashlib, math, shutil, time
+# %% ../../nbs/training/01_model.ipynb #b5707247
+import copy, math, shutil, time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -507,11 +507,13 @@ def fit(
     show=None                 # called with the log at each validation
 )->list[dict]:                # step, loss, grad_norm, learning_rate; at each validation seconds and validation_loss
     "Train on all batches in order; `UserError` if the loss is no number, or `folder` holds another training."
+    if windows.micro_batches != 1: raise UserError(
+        f"each step of these windows is cut into {windows.micro_batches} parts; this loop takes whole steps: 1 part")
     steps, optimizer = len(windows), optimizer_for(model, weight_decay, beta2)
     every = validate_every or max(1, round(steps/max(1, sum(f["epochs"] for f in windows.filled))))
     kind = dict(dims=asdict(model.dims), dropouts=model.dropouts, learning_rate=learning_rate, clip=clip, beta2=beta2,
                 min_learning_rate=min_learning_rate, warmup_share=warmup_share, weight_decay=weight_decay,
-                batches=digest(windows))
+                batches=windows.digest())
     file = folder and Path(folder)/"training.pt"
     log = restore(file, model, optimizer, kind) if file and file.exists() else []
     began = time.perf_counter() - (log[-1]["seconds"] if log else 0)
@@ -554,18 +556,6 @@ def restore(file, model, optimizer, kind:dict)->list: # the log
     load_weights(model, saved["model"]); optimizer.load_state_dict(saved["optimizer"])
     torch.set_rng_state(saved["rng"])
     return saved["log"]
-
-# %% ../../nbs/training/01_model.ipynb #040db58b
-def digest(windows)->str:
-    "Tell one training's batches from another's: clips, texts, tokens, plan, noise; `UserError` for parts of batches."
-    w = windows
-    if w.micro_batches != 1: raise UserError(
-        f"each step of these windows is cut into {w.micro_batches} parts; this loop takes whole ones: `micro_batches=1`")
-    noise = (w.seed, w.token_noise, w.bpe_dropout, w.specaugment, w.timestamps, w.previous_text, w.effects, w.prompt)
-    plan = [a.tobytes() for a in (w.clip, w.offset_ms, w.speed, w.ends, w.cuts, w.durations)]
-    pieces = sorted(w.tokenizer.get_vocab().items())
-    known = [repr(noise), repr(w.filled), repr(pieces), *w.ids["id"], *w.texts["text"], *w.languages]
-    return hashlib.sha256(b"\0".join([k.encode() for k in known] + plan)).hexdigest()
 
 # %% ../../nbs/training/01_model.ipynb #27257359
 def processor_for(
