@@ -15,8 +15,10 @@ CHAPTERS = $(sort $(wildcard nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb))
 
 # The kernel is the environment's own, whatever the user has installed elsewhere. What the notebook prints, its progress bars included, goes to
 # the terminal as it comes. Without papermill's own traceback an error is the notebook's: one line, if it is the user's to mend.
-PAPERMILL = JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 $(BIN)/python -c \
-  'import sys; sys.tracebacklimit = 0; from papermill.__main__ import papermill; papermill(prog_name="papermill")' \
+# A SIGTERM, which clusters send before they take a machine away, is handed on to the kernel, where the training writes a checkpoint.
+PAPERMILL = exec env JUPYTER_PREFER_ENV_PATH=1 TQDM_MININTERVAL=1 $(BIN)/python -c \
+  'import psutil, signal, sys; sys.tracebacklimit = 0; from papermill.__main__ import papermill; \
+   signal.signal(signal.SIGTERM, lambda *_: [p.terminate() for p in psutil.Process().children()]); papermill(prog_name="papermill")' \
   --no-progress-bar --log-level WARNING --stdout-file - --stderr-file -
 
 define folder
@@ -33,7 +35,7 @@ $(folder)
   $(BIN)/jupyter nbconvert --log-level ERROR --to html --no-input --output report "$(OUT)/$(notdir $(1))" && echo "report: $(OUT)/report.html"; fi
 endef
 
-.PHONY: help install known quickstart run prepare nano accents bench test test-all notebooks readme docs clean
+.PHONY: help install known quickstart run plan slurm prepare compare nano accents bench gpu test test-all notebooks readme docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -63,6 +65,21 @@ quickstart: $(STAMP) ## the main job: a small Whisper learns four accents, in mi
 run: known $(STAMP) ## a run of any recipe: make run RECIPE=quickstart NAME=mine JOB=finetune ARGS="-p seed 1"
 	$(call execute,nbs/runs/$(JOB).ipynb,nbs/recipes/$(RECIPE).yaml)
 
+PLAIN   = import sys; sys.excepthook = lambda kind, e, _: print(f"{kind.__name__}: {e}", file=sys.stderr);
+MACHINE = here
+HOURS   =
+plan: known $(STAMP) ## what a recipe costs before it runs: make plan RECIPE=large-v2-8xa100 MACHINE=a100-80 HOURS=1500000
+	@$(BIN)/python -c '$(PLAIN) from whisper_tutorial.training.planner import plan; \
+	  from whisper_tutorial.training.recipe import load_recipe; \
+	  p = plan(load_recipe(sys.argv[1]), sys.argv[2], hours=float(sys.argv[3]) if sys.argv[3] else None); \
+	  print(p, "GB on each, by part and stage:", p.memory.round(1).to_string(), sep="\n")' "$(RECIPE)" "$(MACHINE)" "$(HOURS)"
+
+MACHINES = 1
+slurm: known $(STAMP) ## print a job for SLURM: make -s slurm RECIPE=large-v2-8xa100 MACHINES=1 > job.sh && sbatch job.sh
+	@mkdir -p _runs  # where the job's output goes
+	@$(BIN)/python -c '$(PLAIN) from whisper_tutorial.training.distributed import slurm_script as s; \
+	  print(s(sys.argv[1], sys.argv[2], int(sys.argv[3]), args=sys.argv[4]), end="")' "$(RECIPE)" "$(NAME)" "$(MACHINES)" "$(ARGS)"
+
 prepare: NAME = prepare
 prepare: $(STAMP) ## check a corpus, and write what can be trained on: make prepare NAME=mine ARGS="-p data folder:my/clips"
 	$(call execute,nbs/runs/prepare.ipynb)
@@ -71,6 +88,10 @@ nano: $(STAMP) ## make the embedded model, data/nano, again: about an hour on tw
 	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano NAME=nano ARGS="$(ARGS)"
 	@$(MAKE) --no-print-directory run JOB=pretrain RECIPE=nano-mp3 NAME=nano-mp3 \
 	  ARGS="-p recode _runs/nano/speech -p publish data/nano $(ARGS)"
+
+compare: NAME = compare
+compare: $(STAMP) ## put runs side by side: make compare ARGS="-p runs '_runs/rate-*'"
+	$(call execute,nbs/runs/compare.ipynb)
 
 accents: NAME = accents
 accents: $(STAMP) ## make the embedded corpus, data/accents, again
@@ -81,8 +102,14 @@ bench: NAME = benchmarks
 bench: $(STAMP) ## measure speed and memory: the table of nbs/benchmarks.ipynb on your machine
 	$(call execute,nbs/benchmarks.ipynb)
 
-test: $(STAMP) ## prove that the project works: about ten minutes
-	$(BIN)/python -m pytest $(ARGS)
+gpu: NAME = gpu
+gpu: $(STAMP) ## measure training on this machine's GPU: speed, use of its peak, memory; a few minutes
+	$(call execute,nbs/runs/gpu.ipynb)
+
+test: $(STAMP) ## prove that the project works: about 20 minutes on two cores
+	@# the chapters, whose time has a bound, have the machine for themselves; 5: ARGS chose none of them
+	$(BIN)/python -m pytest tests/test_chapters.py $(ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/test_chapters.py $(ARGS)
 
 test-all: $(STAMP) ## the same with every notebook under papermill too, slow cells included
 	$(BIN)/python -m pytest --all $(ARGS)

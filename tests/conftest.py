@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing that is tested may need a network
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the core to the test beside this one: five times as fast
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"): os.environ.pop(name, None)  # of `make test` itself
 
 
@@ -17,6 +18,16 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def everything(request): return request.config.getoption("--all")
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    "A training sets its process up (seeds, threads, deterministic kernels); the tests after it begin as if it had not."
+    environ, torch = dict(os.environ), sys.modules.get("torch")
+    if torch: threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    os.environ.clear(); os.environ.update(environ)
+    if torch: torch.set_num_threads(threads); torch.use_deterministic_algorithms(exact)
 
 
 def sh(*args, cwd=ROOT, **env):
@@ -31,6 +42,15 @@ def make(target, **variables):
     "Call make as a user would, in the environment in which the tests run, without installing anything."
     venv = BIN.parent
     return sh("make", "--no-print-directory", "-o", f"{venv}/installed", target, f"VENV={venv}", *(f"{k}={v}" for k, v in variables.items()))
+
+
+def refused(done):
+    "The message of a run that ended with a `UserError`; make adds a line of its own."
+    assert done.returncode != 0, done.text
+    lines = [l for l in done.text.splitlines() if l and not l.startswith("make: ***")]
+    assert lines[-1].startswith("UserError: "), done.text
+    assert "Traceback" not in done.text
+    return lines[-1]
 
 
 def own_recordings(folder, accents=("German",), **splits):

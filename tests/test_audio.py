@@ -1,5 +1,5 @@
 "What the chapter on sound cannot show on examples: any length, any batch, any bad clip, and how fast it is."
-import io, pickle, time
+import io, itertools, pickle, time
 
 import numpy as np, pytest, soundfile, torch
 from hypothesis import given, settings, strategies as st
@@ -85,7 +85,7 @@ BAD = {"file not found": "no/such/clip.wav", "empty file": b"", "no samples": pa
 
 
 @pytest.mark.parametrize("fault, source", [*BAD.items(), ("samples that are not numbers", packed([0, 1e20, -1e20], format="WAV", subtype="FLOAT")), *[("cannot be decoded", b) for b in (
-    b"<html>404", M4A, GOOD["mp3"][:20], GOOD["opus"][:100], b"RIFF" + bytes(40))]])
+    b"<html>404", M4A, GOOD["mp3"][:20], GOOD["opus"][:100], b"RIFF" + bytes(40))]], ids=itertools.count())  # an Opus file's number is drawn
 def test_a_bad_clip_has_a_fault_and_a_remedy(fault, source):
     with pytest.raises(BadAudio) as e: load_audio(source)
     assert e.value.fault == fault and isinstance(e.value, UserError)

@@ -2,21 +2,14 @@
 import csv, json, re, shutil
 
 import numpy as np, pytest, soundfile
-from conftest import BIN, ROOT, make, own_recordings, sh
+from conftest import BIN, ROOT, make, own_recordings, refused, sh
+from safetensors.torch import load_file, save_file
 from whisper_tutorial import UserError
+from whisper_tutorial.core import open_run
 from whisper_tutorial.training import finetune as ft
 from whisper_tutorial.training.recipe import load_recipe
 
 SMOKE = "-y 'smoke: true'"
-
-
-def refused(done):
-    "The message of a run that ended with a `UserError`; make adds a line of its own."
-    assert done.returncode != 0, done.text
-    lines = [l for l in done.text.splitlines() if l and not l.startswith("make: ***")]
-    assert lines[-1].startswith("UserError: "), done.text
-    assert "Traceback" not in done.text
-    return lines[-1]
 
 
 @pytest.mark.parametrize("args, message", [
@@ -70,6 +63,12 @@ def no_weights(tmp_path):
 def a_file(tmp_path): (tmp_path/"file").write_text(""); return tmp_path/"file"
 
 
+def weights_alone(tmp_path):
+    (tmp_path/"weights").mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors"): shutil.copy(ROOT/"data/nano"/name, tmp_path/"weights")
+    return tmp_path/"weights"
+
+
 def one_other_language(tmp_path):
     "Only a validation clip has it: training would find out at its end."
     if not (tmp_path/"mixed").exists():
@@ -84,7 +83,8 @@ def one_other_language(tmp_path):
     (lambda t: dict(data=f"folder:{empty(t)}"), "holds no audio"),
     (lambda t: dict(data="foldr:data/accents"), "Did you mean `folder`?"),
     (lambda t: dict(model=str(no_weights(t))), "holds no weights"),
-    (lambda t: dict(model=str(t/"nowhere")), "cannot load a Whisper from"),
+    (lambda t: dict(model=str(t/"nowhere")), "no Whisper at"),
+    (lambda t: dict(model=str(weights_alone(t))), "has weights and no processor"),
     (lambda t: dict(out_dir=f"{a_file(t)}/run"), "choose another `out_dir`"),
     (lambda t: dict(where={"acent": "German"}), "Did you mean `accent`?"),
     (lambda t: dict(where={"accent": "Germn"}), "German"),
@@ -107,6 +107,76 @@ def test_start_refuses(values, message, tmp_path):
 def test_smoke_hides_no_mistake(values, message, tmp_path):
     "Only what needs a network is replaced."
     with pytest.raises(UserError, match=re.escape(message)): start(tmp_path, smoke=True, **values)
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("values, message", [
+    *((dict(windows=[dict(share=1, seconds=None, batch_windows=n)]), f"`batch_windows` of a stage is a whole number from 1, got {n!r}") for n in (None, "16", 0, 2.5, True)),
+    (dict(model="new", n_state=9, n_head=3), "`n_state` 9 is odd, and each sine of the positions has its cosine; make it even")], ids=str)
+def test_smoke_says_what_the_whole_run_would(values, message, smoke):
+    with pytest.raises(UserError, match=re.escape(message)): load_recipe(steps=1, smoke=smoke, **values)
+
+
+def test_smoke_runs_on_this_machine_only():
+    whole = dict(steps=1, gpus=16, batch_windows=16, deepspeed="zero1", hostfile="hosts")
+    assert load_recipe(**whole).hostfile == "hosts" and load_recipe(smoke=True, **whole).hostfile is None
+
+
+def test_an_unfinished_run_goes_on_from_its_own_model_only(tmp_path):
+    "Other weights may have the old name. A run from before the manifest knew its model goes on."
+    model, values = tmp_path/"model", dict(model=str(tmp_path/"model"))
+    shutil.copytree(ROOT/"data/nano", model)
+    run, whole = start(tmp_path, **values), (model/"model.safetensors").read_bytes()
+    had = json.loads((run.out/"manifest.json").read_text())
+    save_file({k: 1.5*w for k, w in load_file(model/"model.safetensors").items()}, model/"model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"model_fingerprint: '{had['model_fingerprint']}' then, '.*' now.*old values, data and model"): start(tmp_path, **values)
+    (model/"model.safetensors").write_bytes(whole)
+    assert start(tmp_path, **values).continued
+    (run.out/"manifest.json").write_text(json.dumps({k: v for k, v in had.items() if k != "model_fingerprint"}))
+    assert start(tmp_path, **values).continued
+    assert json.loads((run.out/"manifest.json").read_text())["model_fingerprint"] == had["model_fingerprint"]
+
+
+def test_a_run_never_deletes_what_it_is_made_of(tmp_path):
+    "A finished run's model or a prepared corpus, used under the same NAME; and a folder that is the user's."
+    run = tmp_path/"run"
+    shutil.copytree(ROOT/"data/nano", run/"model"); own_recordings(run/"corpus", train=4, validation=2, test=2)
+    (run/"manifest.json").write_text('{"finished": "2026-01-01"}')
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    for values in (dict(model=str(run/"model")), dict(data=f"folder:{run/'corpus'}"), dict(data=[f"folder:{run/'corpus'}", "common_voice:data/accents"])):
+        with pytest.raises(UserError, match="a run replaces what the run before has left there; give this one another NAME"): start(tmp_path, **values)
+    (tmp_path/"suite.yaml").write_text(f"benchmarks: [{{name: mine, source: 'folder:{run}/corpus', language: en}}]")
+    with pytest.raises(UserError, match="a run replaces what"): start(tmp_path, suite=str(tmp_path/"suite.yaml"))
+    for key in ("recordings", "second"):
+        with pytest.raises(UserError, match="a run replaces what"): open_run(run, {key: str(run/"corpus")}, "abc")
+    (run/"manifest.json").unlink(); del before[run/"manifest.json"]
+    with pytest.raises(UserError, match="is no run .*may be yours"): start(tmp_path)
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert not start(tmp_path/"another", model=str(run/"model")).continued
+
+
+def test_what_differs_in_the_data_is_said(tmp_path):
+    own_recordings(tmp_path/"clips", train=4, validation=2, test=2)
+    values, table = dict(data=f"folder:{tmp_path/'clips'}", where=None, language="en"), tmp_path/"clips/metadata.csv"
+    whole = table.read_text(); start(tmp_path, **values)
+    *kept, last = whole.splitlines()
+    gone = tmp_path/"clips"/last.split(",")[0]; sound = gone.read_bytes(); gone.unlink()
+    table.write_text("\n".join(kept) + "\n")
+    with pytest.raises(UserError, match="data: clips: 8 then, 7 now.* data: transcripts: "): start(tmp_path, **values)
+    gone.write_bytes(sound); table.write_text(whole.replace("German", "Bavarian"))
+    with pytest.raises(UserError, match=r"of something else \(data_fingerprint: ") as e: start(tmp_path, **values)
+    assert "transcripts" not in str(e.value) and "clips:" not in str(e.value)
+
+
+@pytest.mark.parametrize("values, message", [
+    (dict(windows=[dict(share=.7, secnds=4), dict(share=.3, seconds=None)]), "Did you mean `seconds`?"),
+    (dict(windows=[dict(share=.7, seconds=4), dict(share=.2, seconds=None)]), "sum to 0.9"),
+    (dict(probe={"acent": "German"}), "Did you mean `accent`?")])
+def test_a_slip_is_found_before_any_sound_is_read(values, message, tmp_path, monkeypatch):
+    def read(*_): raise AssertionError("the clips are read")
+    monkeypatch.setattr(ft, "fingerprint", read)
+    with pytest.raises(UserError) as e: start(tmp_path, **values)
+    assert message in str(e.value)
 
 
 def test_an_unfinished_run_of_something_else_is_kept(tmp_path):

@@ -238,7 +238,7 @@ def test_make_says_what_it_can():
 
 @pytest.mark.parametrize("variable, message", [
     ({"RECIPE": "quikstart"}, "UserError: there is no recipe quikstart; there are: "),
-    ({"JOB": "finetun"}, "UserError: there is no job finetun; there are: finetune "),
+    ({"JOB": "finetun"}, "UserError: there is no job finetun; there are: compare data_curve evaluate finetune "),
     ({"NAME": "../Makefile/run"}, "UserError: cannot write _runs/../Makefile/run; choose another NAME")])
 def test_make_refuses_in_one_line(variable, message):
     done = make("run", **variable)

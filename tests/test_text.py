@@ -8,7 +8,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from whisper_tutorial.core import UserError
 from whisper_tutorial.speech.text import (add_tokens, costly_words, count_tokens, decode_segments, decode_text, encode_label, load_tokenizer,
-                                          normalize, prompt_tokens, text_tokens, timestamp_token, whisper_normalize)
+                                          lower_case, normalize, prompt_tokens, style_text, text_tokens, timestamp_token, whisper_normalize)
 
 BIG, NANO = load_tokenizer(), load_tokenizer("data/nano")
 WORDS = [" ng'ombe", " بزّاف", " हमने", "ที่นี่"]
@@ -171,3 +171,35 @@ def test_normalisers_differ_where_marks_are_letters():
         assert normalize(f"{word}, {word}!", language) == f"{word} {word}"
         assert whisper_normalize(word, language) != word
     assert whisper_normalize("Don't!", "en") == normalize("Don't!", "en") == "do not"
+
+
+@pytest.mark.parametrize("language, text, lower, plain", [
+    ("hi", "हमने कहा।", "हमने कहा।", "हमने कहा"),  # no case; the vowel signs stay
+    ("ary", "بزّاف، بزّاف؟", "بزّاف، بزّاف؟", "بزّاف بزّاف"),
+    ("sw", "Ng’ombe wangu!", "ng’ombe wangu!", "ng'ombe wangu"),
+    ("tr", "İSTANBUL’DA IRMAK.", "istanbul’da ırmak.", "istanbul'da ırmak"),
+    ("az", "I\u0307ki: QIZ", "iki: qız", "iki qız"),  # İ as two characters
+    ("de", "GROẞE Straße – İstanbul", "große straße – istanbul", "große straße istanbul"),
+    ("ka", "ᲗᲑᲘᲚᲘᲡᲘ, თბილისი", "თბილისი, თბილისი", "თბილისი თბილისი"),
+    ("th", "“ที่นี่” 👍🏽", "“ที่นี่” 👍🏽", "ที่นี่"),
+    ("en", "It's 7:30 (well-known) — 50% of $3.5…", "it's 7:30 (well-known) — 50% of $3.5…", "it's 7:30 well-known 50% of $3.5")])
+def test_styles(language, text, lower, plain):
+    assert [style_text(text, style, language) for style in ("as_written", "lower", "plain")] == [text, lower, plain]
+
+
+@given(text=MIXED | TEXT, language=st.sampled_from(["tr", "fr", "hi", None]))
+@settings(max_examples=300, deadline=None)
+def test_a_style_is_settled_and_keeps_the_letters(text, language):
+    lower, plain = lower_case(text, language), style_text(text, "plain", language)
+    assert style_text(plain, "plain", language) == plain == " ".join(plain.split())
+    def letters(s): return [c for c in s if c.isalnum()]
+    assert letters(plain) == letters(lower)
+
+
+def test_a_style_changes_no_normalised_score():
+    for text in ("C’est l’été — n’est-ce pas ?", "«Ng'ombe» wangu...", "हमने कहा: हाँ!", "col·lecció, 7:30"):
+        for style in ("lower", "plain"): assert normalize(style_text(text, style, "fr"), "fr") == normalize(text, "fr")
+
+
+def test_a_wrong_style_is_refused():
+    with pytest.raises(UserError, match="one of as_written, lower, plain. Did you mean `plain`"): style_text("Hi!", "plane")

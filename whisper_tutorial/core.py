@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['SECRETS', 'PACKAGE', 'PACKAGES', 'LEFT_BY_RUNS', 'BEFORE', 'AFTER', 'ATTENTION', 'UserError', 'scrub', 'suggest',
-           'root', 'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'link_or_copy',
-           'explain', 'job_parameters', 'versions', 'code_commit', 'hardware', 'peak_memory', 'open_run',
-           'write_manifest', 'now_utc', 'Stopwatch', 'chart_style']
+           'root', 'asset', 'resolve', 'pick_device', 'atomic', 'write_text', 'write_json', 'read_json', 'csv_lines',
+           'link_or_copy', 'explain', 'job_parameters', 'read_named', 'versions', 'code_commit', 'hardware',
+           'peak_memory', 'open_run', 'check_apart', 'write_manifest', 'now_utc', 'Stopwatch', 'chart_style']
 
-# %% ../nbs/00_core.ipynb #65ec9c1e
-import contextlib, difflib, importlib.metadata, json, os, platform, resource, shutil, subprocess, sys, tempfile, time
+# %% ../nbs/00_core.ipynb #ce8f4bef
+import contextlib, csv, difflib, importlib.metadata, io, json, logging, os, platform, resource, shutil, subprocess, sys
+import tempfile, time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
 import whisper_tutorial
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it remarks that a faster kernel exists
 
 # %% ../nbs/00_core.ipynb #8123e152
 class UserError(ValueError):
@@ -22,8 +25,10 @@ class UserError(ValueError):
     def __str__(self): return scrub(super().__str__())           # no message holds a secret
     def _render_traceback_(self): return [f"UserError: {self}"]  # IPython's hook: the message alone
 
-# %% ../nbs/00_core.ipynb #a376fcd6
-SECRETS = ("HF_TOKEN", "ZENODO_TOKEN", "MDC_API_KEY")  # environment variables
+# %% ../nbs/00_core.ipynb #742f8bff
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",  # environment variables: of the hub, its old name too,
+           "ZENODO_TOKEN", "MDC_API_KEY", "WANDB_API_KEY",  # of other sources, and of trackers
+           "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 
 def scrub(
     text:str # anything that will be printed or written
@@ -116,6 +121,14 @@ def write_json(path, obj):
 
 def read_json(path): return json.loads(Path(path).read_text(encoding="utf-8"))
 
+def csv_lines(
+    text:str        # of a CSV file
+)->list[list[str]]: # the fields of each line that has any
+    "Read a CSV whose fields may have any length: `csv` allows 131,072 characters, a long recording's words have more."
+    limit = csv.field_size_limit(2**31 - 1)
+    try: return [fields for fields in csv.reader(io.StringIO(text, newline="")) if fields]
+    finally: csv.field_size_limit(limit)  # the whole process has one, and a table of clips is checked by it
+
 # %% ../nbs/00_core.ipynb #178990ce
 def link_or_copy(
     path, # a file; what a symbolic link leads to
@@ -158,9 +171,24 @@ def job_parameters(
     try: return dict(model(**given))
     except pydantic.ValidationError as e: raise UserError(explain(e, list(types))) from None
 
-# %% ../nbs/00_core.ipynb #8ec8d6cc
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "jiwer", "librosa", "soundfile", "numpy",
-            "papermill", "nbdev")
+def read_named(
+    name,      # of a file in `folder`, or a path from the project's root
+    folder:str # of `nbs`: "recipes", "suites"
+):             # what its YAML holds
+    "Read a YAML file of the project's, or of the user's; `UserError` if there is none, or it is not YAML."
+    place, kind = root()/"nbs"/folder, folder.removesuffix("s")
+    file = next((f for f in (resolve(name), place/f"{name}.yaml") if f.is_file()), None)
+    if file is None:
+        names = sorted(p.stem for p in place.glob("*.yaml"))
+        raise UserError(f"there is no {kind} `{name}`.{suggest(name, names)} "
+                        f"There are: {', '.join(names) or 'none'} (in {place})")
+    try: return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as e: raise UserError(
+        f"`{file}` is not YAML ({' '.join(str(e).split())}); write lines of `key: value`") from e
+
+# %% ../nbs/00_core.ipynb #f22ba734
+PACKAGES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "deepspeed", "peft", "bitsandbytes", "jiwer",
+            "librosa", "soundfile", "numpy", "papermill", "nbdev")
 
 def versions()->dict: # package → version
     "List the versions of what a result depends on."
@@ -195,35 +223,60 @@ def peak_memory()->int: # bytes: of the process, plus what torch held on GPUs
 
 # %% ../nbs/00_core.ipynb #04b2b05a
 LEFT_BY_RUNS = ("recipe.yaml", "manifest.json", "metrics.jsonl", "metrics.json", "hypotheses.csv", "quarantine.csv",
-                "checkpoints", "model", "corpus", "report.html")  # what a run leaves beside its notebook
+                "checkpoints", "model", "corpus", "report.html", "interpolation.json", "logs", "tensorboard", "suite",
+                "decoded.csv", "decoded.csv.json", "groups.csv", "hallucinations.csv", "compare.csv",
+                "compare.json")  # what a run leaves beside its notebook
 
 def open_run(
     out_dir,         # the run's folder, from the project's root
     recipe:dict,     # every value that is used, defaults included
-    fingerprint:str  # of the data
+    fingerprint:str, # of the data
+    model:str=None,  # fingerprint of the model that it starts from; `None`: there is none, or it is not looked at
+    **data           # what helps to see how other data differ: how many clips, a digest of the transcripts
 )->tuple[Path, bool]: # the folder, and whether an interrupted run continues in it
-    "Begin, continue or start over a run; `UserError` if `out_dir` holds another unfinished run or cannot be written."
+    "Begin, continue or start over a run; `UserError` if `out_dir` holds something else, or cannot be written."
     out = resolve(out_dir)
+    check_apart(out_dir, recipe)
     recipe = {k: v for k, v in recipe.items() if k != "out_dir"}  # a moved folder is the same run
     manifest = read_json(out/"manifest.json") if (out/"manifest.json").exists() else {"finished": None}
     if "finished" not in manifest:
         before = yaml.safe_load((out/"recipe.yaml").read_text()) | {"data_fingerprint": manifest["data_fingerprint"]}
         now = json.loads(json.dumps(recipe)) | {"data_fingerprint": fingerprint}
+        had, data = manifest.get("data", {}), json.loads(json.dumps(data))
+        for key in had.keys() & data.keys(): before[f"data: {key}"], now[f"data: {key}"] = had[key], data[key]
+        if model and (had := manifest.get("model_fingerprint")):  # older runs have not written it down
+            before["model_fingerprint"], now["model_fingerprint"] = had, model
         changed = [f"{k}: {before.get(k)!r} then, {now.get(k)!r} now"
                    for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
         if changed: raise UserError(
             f"`{out_dir}` holds an unfinished run of something else ({'; '.join(changed)}); "
-            "give the old values to continue it, another NAME for a new run, or delete the folder")
+            "give it the old values, data and model to continue it, another NAME for a new run, or delete the folder")
         return out, True
-    for name in LEFT_BY_RUNS:
+    if not (out/"manifest.json").exists() and (own := [n for n in LEFT_BY_RUNS if (out/n).is_dir()]): raise UserError(
+        f"`{out_dir}` has the folder `{own[0]}` and is no run (it has no manifest.json), so it may be yours: a run would "
+        "replace it; give the run another NAME")
+    for name in reversed(LEFT_BY_RUNS):  # the manifest goes after the folders: until then this is known as a run
         if (out/name).is_dir(): shutil.rmtree(out/name)
         elif (out/name).exists(): (out/name).unlink()
     write_text(out/"recipe.yaml", yaml.safe_dump(json.loads(json.dumps(recipe)), sort_keys=False, allow_unicode=True))
     return out, False
 
+def check_apart(
+    out_dir,    # the run's folder
+    recipe:dict # whose `model` and `data` are read, and `recordings` and `second` of the job pseudo_label
+):
+    "Raise a `UserError` if a run would replace what it is made of."
+    out, data = resolve(out_dir).resolve(), recipe.get("data") or []
+    paths = {source: source.partition(":")[2] for source in ([data] if isinstance(data, str) else data)}
+    for source, path in (paths | {recipe.get(k): recipe.get(k) for k in ("model", "recordings", "second")}).items():
+        path = resolve(path or "").resolve()
+        if path.is_relative_to(out) and path != out and path.relative_to(out).parts[0] in LEFT_BY_RUNS: raise UserError(
+            f"`{source}` lies in `{out_dir}`, and a run replaces what the run before has left there; "
+            "give this one another NAME")
+
 def write_manifest(
     out:Path, # the run's folder
-    **facts   # what is known so far: data_fingerprint, seed, dtype, torch_threads, seconds …
+    **facts   # what is known so far: data_fingerprint, model_fingerprint, seed, dtype, torch_threads, seconds …
 ):
     "Add `facts` to the manifest of the run in `out`; code, versions and hardware are filled in."
     path = out/"manifest.json"
@@ -236,16 +289,17 @@ def now_utc()->str: return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 # %% ../nbs/00_core.ipynb #60c0dfe2
 class Stopwatch:
     "Seconds by stage: `with watch('train'): …`; `watch.seconds` has them, and `all` since the start."
-    def __init__(self): self._t0, self._by = time.perf_counter(), {}
+    def __init__(self): self._t0, self._by, self._open = time.perf_counter(), {}, {}
     @contextlib.contextmanager
     def __call__(self, stage:str):
-        t = time.perf_counter()
+        self._open[stage] = time.perf_counter()
         try: yield
-        finally: self._by[stage] = self._by.get(stage, 0) + time.perf_counter() - t
+        finally: self._by[stage] = self._by.get(stage, 0) + time.perf_counter() - self._open.pop(stage)
     @property
     def seconds(self)->dict:
-        so_far = self._by | {"all": time.perf_counter() - self._t0}
-        return {k: round(v, 2) for k, v in so_far.items()}
+        so_far, now = dict(self._by), time.perf_counter()
+        for stage, begun in self._open.items(): so_far[stage] = so_far.get(stage, 0) + now - begun  # still going on
+        return {k: round(v, 2) for k, v in (so_far | {"all": now - self._t0}).items()}
 
 # %% ../nbs/00_core.ipynb #852e021e
 BEFORE, AFTER, ATTENTION = "#9aa3ad", "#1f77b4", "#e8743b"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR_S', 'collate', 'timed_label', 'clip_before', 'after_previous', 'stage_steps', 'TrainingWindows', 'reordered',
-           'batch_loader', 'noisy']
+           'shuffled', 'batch_loader', 'noisy']
 
 # %% ../../nbs/data/11_batches.ipynb #544f5494
 import hashlib, os
@@ -115,7 +115,8 @@ class TrainingWindows(torch.utils.data.Dataset):
         bpe_dropout:float=0.0,   # share of the tokenizer's merges that are left out
         dialect:str=None,        # the token behind the language's, such as "ar-ma"
         language_like:str=None,  # the relative whose token is taken if the tokenizer has none for the language
-        epochs:float=1.0         # passes over the clips in windows of the last stage, where `steps` is None
+        epochs:float=1.0,        # passes over the clips in windows of the last stage, where `steps` is None
+        repeat:bool=False        # the windows of a stage are planned once, and come again in another order
     ):
         if stages: check_joinable(corpus["split"][:])
         self.tokenizer, self.stages, self.seed, self.cache_bytes = tokenizer, stages, seed, cache_bytes
@@ -123,7 +124,7 @@ class TrainingWindows(torch.utils.data.Dataset):
         self.token_noise, self.bpe_dropout, self.specaugment = token_noise, bpe_dropout, specaugment
         self.timestamps, self.previous_text, self.effects = timestamps, previous_text, read_effects(augment)
         self.options = dict(strategy=strategy, single_share=single_share, gap_s=gap_s, max_tokens=max_tokens)
-        self.prompt = dict(dialect=dialect, language_like=language_like)
+        self.prompt, self.repeat = dict(dialect=dialect, language_like=language_like), repeat
         self.start = tokenizer.convert_tokens_to_ids(START)
         self.ids, self.audio, self.texts = map(corpus.select_columns, ("id", "audio", "text"))  # not read yet
         self.durations = np.array(corpus["duration_s"][:], dtype=float)
@@ -193,8 +194,7 @@ def _plan_epoch(self:TrainingWindows, stage, seed:list)->tuple:
         parts.append((own[clips], np.rint(plan.offset_s[clips]*1000), speed[own[clips]], sizes))
         reasons[own] = plan.reason
     clip, offset_ms, speed, sizes = (np.concatenate(arrays) for arrays in zip(*parts))
-    order = rng.permutation(len(sizes)); at = reordered(sizes, order)
-    return clip[at].astype(np.int32), offset_ms[at].astype(np.int32), speed[at], sizes[order], reasons
+    return shuffled((clip.astype(np.int32), offset_ms.astype(np.int32), speed, sizes, reasons), rng)
 
 # %% ../../nbs/data/11_batches.ipynb #36982d7c
 def reordered(
@@ -205,13 +205,24 @@ def reordered(
     begins, sizes = (np.cumsum(sizes) - sizes)[order], sizes[order]
     return np.repeat(begins - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
 
+def shuffled(
+    epoch:tuple, # of `_plan_epoch`
+    rng
+)->tuple:        # the same windows in another order
+    "Shuffle the windows of an epoch."
+    clip, offset_ms, speed, sizes, reasons = epoch
+    order = rng.permutation(len(sizes)); at = reordered(sizes, order)
+    return clip[at], offset_ms[at], speed[at], sizes[order], reasons
+
 # %% ../../nbs/data/11_batches.ipynb #b875d234
 @patch
 def _plan_epochs(self:TrainingWindows, stage, wanted:int)->list:
     "Plan as many epochs as `wanted` windows take; `UserError` if no label fits."
     epochs, found = [], 0
     while not epochs or found < wanted:
-        epochs.append(self._plan_epoch(stage, [self.seed, len(self.filled), len(epochs)]))
+        seed = [self.seed, len(self.filled), len(epochs)]
+        epochs.append(shuffled(epochs[0], np.random.default_rng(seed)) if epochs and self.repeat else
+                      self._plan_epoch(stage, seed))
         if not len(epochs[-1][3]): raise UserError(
             f"no label of the {(self.durations <= stage.seconds).sum()} clips that fit into {stage.seconds:g} s "
             f"fits into {self.max_tokens} tokens; `check_corpus` sets such clips aside")

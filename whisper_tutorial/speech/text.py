@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['END', 'START', 'NO_TIMESTAMPS', 'TASKS', 'LANGUAGE_CODES', 'BEHIND_LANGUAGES', 'SPECIAL_TOKENS', 'TIMESTAMP_TOKENS',
            'SPELT_OTHERWISE', 'IN_TIMES', 'TIMESTAMP_S', 'RANKS', 'ID_SETTINGS', 'APOSTROPHES', 'UNSEEN', 'LETTER',
-           'MORE', 'WORD', 'byte_letters', 'spell', 'special_tokens', 'with_special_tokens', 'new_tokenizer',
-           'last_pair', 'read_tiktoken', 'multilingual_file', 'first_pieces', 'multilingual_tokenizer',
-           'load_tokenizer', 'language_code', 'has_language', 'language_token', 'dialect_token', 'dialect_code',
-           'listed_codes', 'prompt_tokens', 'text_tokens', 'encode_label', 'count_tokens', 'decode_text',
-           'timestamp_token', 'decode_segments', 'merge_ranks', 'take_apart', 'begun_from', 'new_code', 'pieces_of',
-           'add_tokens', 'grow', 'longer_rows', 'renumber', 'costly_words', 'merge', 'cut_again', 'whisper_normalizer',
-           'whisper_normalize', 'normalize']
+           'MORE', 'WORD', 'STYLES', 'SPELT', 'PUNCTUATION', 'TYPED', 'byte_letters', 'spell', 'special_tokens',
+           'with_special_tokens', 'new_tokenizer', 'last_pair', 'read_tiktoken', 'multilingual_file', 'first_pieces',
+           'multilingual_tokenizer', 'load_tokenizer', 'language_code', 'has_language', 'language_token',
+           'dialect_token', 'dialect_code', 'listed_codes', 'prompt_tokens', 'text_tokens', 'encode_label',
+           'count_tokens', 'decode_text', 'timestamp_token', 'decode_segments', 'merge_ranks', 'take_apart',
+           'begun_from', 'new_code', 'pieces_of', 'add_tokens', 'grow', 'longer_rows', 'renumber', 'costly_words',
+           'merge', 'cut_again', 'whisper_normalizer', 'whisper_normalize', 'lower_case', 'normalize', 'style_text']
 
 # %% ../../nbs/speech/02_text.ipynb #bd54a2da
 import base64, functools, importlib.util, itertools, json, unicodedata, weakref
@@ -497,6 +497,15 @@ def whisper_normalize(
     "Normalise as Whisper's authors do, only to compare with their numbers: outside of Latin script it breaks words."
     return " ".join(whisper_normalizer(language_code(language) == "en")(text).split())
 
+# %% ../../nbs/speech/02_text.ipynb #61450575
+def lower_case(
+    text:str,
+    language=None # matters where it is Turkish or Azerbaijani
+)->str:           # unchanged in scripts without case
+    "Write `text` in small letters, with its language's own i."
+    text = text.replace("I\u0307", "İ").replace("İ", "i")
+    return (text.replace("I", "ı") if language_code(language) in ("tr", "az") else text).lower()
+
 # %% ../../nbs/speech/02_text.ipynb #702b5b9e
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′", "'"))  # one sign, typed in many ways
 UNSEEN = r"[\p{Default_Ignorable_Code_Point}\u0640]"  # joiners, soft hyphens, variants of a sign; Arabic's long stroke
@@ -510,10 +519,28 @@ def normalize(
     "Bring `text` to the form in which words are compared; `UserError` if it is not a string."
     if not isinstance(text, str): raise UserError(
         f"there is no text to normalise in {text!r}; leave out clips without a transcript")
-    text, code = text.translate(APOSTROPHES), language_code(language)
-    if code == "en": return whisper_normalizer(True)(text).strip()
-    if code in ("tr", "az"): text = text.replace("İ", "i").replace("I", "ı")  # their I is the capital of ı
+    text = text.translate(APOSTROPHES)
+    if language_code(language) == "en": return whisper_normalizer(True)(text).strip()
     text = regex.sub(r"[<\[][^>\]]*[>\]]|\([^)]+?\)", "", text)  # [laughter], (music): as Whisper does
     text = regex.sub(UNSEEN, "", text)
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    text = unicodedata.normalize("NFKC", lower_case(unicodedata.normalize("NFKC", text), language))
     return " ".join(WORD.findall(text))
+
+# %% ../../nbs/speech/02_text.ipynb #d77d673d
+STYLES = ("as_written", "lower", "plain")
+SPELT = (r"(?<=[\p{L}\p{M}\p{N}])['\-·׳״་](?=[\p{L}\p{N}])"  # apostrophe, hyphen; Catalan, Hebrew, Tibetan
+         r"|(?<=\p{N})[.,:/](?=\p{N})|[%‰&@+−=°\p{Sc}]")         # 7:30; read aloud
+PUNCTUATION = regex.compile(rf"(?!{SPELT})[\p{{P}}\p{{S}}][\p{{M}}\p{{Cf}}]*")  # and what hangs on it, as in ❤️
+TYPED = str.maketrans("’‘‐‑", "''--")
+
+def style_text(
+    text:str,     # a transcript
+    style:str,    # of `STYLES`: `as_written`, `lower` (in small letters), `plain` (that, without punctuation)
+    language=None # matters where it is Turkish or Azerbaijani
+)->str:           # may be empty, if there was nothing but punctuation
+    "Write a transcript in a style; `UserError` if there is no such style."
+    if style not in STYLES: raise UserError(
+        f"there is no text style {style!r}; give one of {', '.join(STYLES)}.{suggest(str(style), STYLES)}")
+    if style == "as_written" or not text: return text
+    text = lower_case(text, language)
+    return text if style == "lower" else " ".join(PUNCTUATION.sub(" ", text.translate(TYPED)).split())
