@@ -1,5 +1,6 @@
 "The same step on two processes, with DeepSpeed or without, and the way back when one of them dies."
 import json, os, re, signal, subprocess, sys, time
+from pathlib import Path
 
 import psutil, pytest, torch
 from conftest import ROOT, own_recordings
@@ -29,7 +30,8 @@ def begin(clips, out, **changes):
 
 def finish(process):
     said = process.communicate()[1]
-    assert process.returncode == 0, said
+    logs = sorted(Path(process.args[4]).glob("logs/*"))
+    assert process.returncode == 0, "\n".join([said, *(f"{p.name}: {p.read_text(errors='replace')[-3000:]}" for p in logs)])
 
 
 def log(out): return [json.loads(l) for l in (out/"metrics.jsonl").read_text().splitlines(True) if l.endswith("\n")]
@@ -74,6 +76,7 @@ def test_two_processes_take_the_steps_of_one(clips, alone, two, deepspeed, tmp_p
     pieces = list((out/"checkpoints/checkpoint-6").rglob("*optim_states.pt"))
     assert len(pieces) == (2 if deepspeed else 0), "DeepSpeed was really on"
     assert (out/"logs/rank-1.txt").exists() and not list((out/"logs").glob("rank-*.json"))
+    assert "built" not in (out/"logs/rank-0.txt").read_text(), "nothing is compiled that training does not use"
 
 
 def test_one_of_two_is_killed(clips, two, tmp_path):
@@ -129,6 +132,11 @@ def test_a_killed_notebook_leaves_no_process_behind(tmp_path):
     waiting.kill(); waiting.wait()
     psutil.wait_procs([process], timeout=20)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_crash_below_python_is_told(tmp_path):
+    rank = f"import os; from whisper_tutorial.training.distributed import as_rank\nwith as_rank({str(tmp_path)!r}): os.abort()"
+    with pytest.raises(RuntimeError, match="(?s)rank-0 crashed:\nAborted.*line 2 in <module>"): launch([sys.executable, "-c", rank], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])

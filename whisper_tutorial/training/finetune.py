@@ -580,12 +580,12 @@ def learner(run:Run):
 
 def train_here(
     run:Run,
-    show=None,    # called with the lines of `metrics.jsonl` when there is a new one
-    **distributed # of `distributed.arguments`, in one of several processes
+    show=None # called with the lines of `metrics.jsonl` when there is a new one
 ):
     "Train in this process, from the newest whole checkpoint if there is one."
     r, folder = run.recipe.model_copy(update={"steps": run.steps}), run.out/"checkpoints"
     model, windows = learner(run), run.windows
+    distributed = arguments(r, run.device, trainable(model)[0]) if run.shared else {}
     if encoder_repeats(r):
         precision = arithmetic(r.precision, run.device)
         windows = encode_once(model, windows, folder/"encoded", run.device, precision) or windows
@@ -641,9 +641,8 @@ def main():
         torch.set_num_threads(threads(run.recipe, run.device))
         if run.device == "cuda": torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         hf_logging.disable_progress_bar()
-        met = arguments(run.recipe, run.device)
         run.model = as_it_came(run)
-        with advising(run): train_here(run, **met)
+        with advising(run): train_here(run)
 
 # %% ../../nbs/training/07_finetune.ipynb #b4724410
 def as_it_came(run:Run):
