@@ -6,7 +6,7 @@ import psutil, pytest, torch
 from conftest import ROOT, own_recordings
 from safetensors.torch import load_file
 from whisper_tutorial import UserError
-from whisper_tutorial.training.distributed import launch, slurm_script
+from whisper_tutorial.training.distributed import failure, launch, slurm_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="DeepSpeed is for Linux")
 RUN = """
@@ -137,6 +137,16 @@ def test_a_killed_notebook_leaves_no_process_behind(tmp_path):
 def test_a_crash_below_python_is_told(tmp_path):
     rank = f"import os; from whisper_tutorial.training.distributed import as_rank\nwith as_rank({str(tmp_path)!r}): os.abort()"
     with pytest.raises(RuntimeError, match="(?s)rank-0 crashed:\nAborted.*line 2 in <module>"): launch([sys.executable, "-c", rank], tmp_path)
+
+
+@pytest.mark.parametrize("said, silent", [
+    ("[pair.cc:534] Connection closed by peer [127.0.0.1]:4711", True), ("[pair.cc:252] writev [127.0.0.1]:4711: Broken pipe", True),
+    ("ncclRemoteError: a network error or a remote process exiting prematurely", True), ("the loss is not a number", False)])
+def test_who_was_killed_is_told_from_who_lost_the_other(said, silent, tmp_path):
+    for rank in (0, 1): (tmp_path/f"rank-{rank}.pid").write_text("1 here"); (tmp_path/f"rank-{rank}.txt").write_text("")
+    (tmp_path/"rank-0.json").write_text(json.dumps(dict(kind="RuntimeError", message=said, traceback=f"Traceback\n{said}")))
+    told = str(failure(tmp_path, 1))
+    assert ("rank-1 ended without a word" in told) == silent and (f"rank-0 failed:\nTraceback\n{said}" in told) != silent
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
