@@ -22,9 +22,11 @@ def everything(request): return request.config.getoption("--all")
 
 @pytest.fixture(autouse=True)
 def as_before():
-    "A training sets its process up (seeds, threads, deterministic kernels); the tests after it begin as if it had not."
+    "A training sets its process up (seeds, threads, deterministic kernels); each test begins as if none had, whatever ran before it."
     environ, torch = dict(os.environ), sys.modules.get("torch")
-    if torch: threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if torch:
+        threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        torch.manual_seed(0)
     yield
     os.environ.clear(); os.environ.update(environ)
     if torch: torch.set_num_threads(threads); torch.use_deterministic_algorithms(exact)
